@@ -1,0 +1,1 @@
+"""Training input: how a channel of data comes to a container."""

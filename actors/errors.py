@@ -1,0 +1,53 @@
+"""The errors of machines and containers, drawn as one tree. Messages say what happened, to what, and what to do.
+
+WorkError                       what user input or surroundings caused; its text may be shown to the user as it is
+├── StartError                  a container could not be started
+│   ├── ImageError              image missing, wrong architecture, nothing to run in it, no credentials
+│   └── UnsupportedError        this driver cannot honour a field
+├── ContainerMissing            the engine no longer knows the container
+├── StorageError                an object store could not be read or written
+│   └── ObjectNotFound          nothing lies at that URI
+├── ArchiveError                a model archive that must not be unpacked
+├── PackagingError              source code that could not be made runnable
+└── ScoringError                a scoring container that does not answer
+"""
+
+
+class WorkError(Exception):
+    """The root: something the user can mend, told in words for the user."""
+
+
+class StartError(WorkError):
+    """A container could not be started."""
+
+
+class ImageError(StartError):
+    """The image is missing, of another architecture, has nothing to run, or may not be pulled."""
+
+
+class UnsupportedError(StartError):
+    """The driver cannot honour a field of the spec; it names the field and the remedy."""
+
+
+class ContainerMissing(WorkError):
+    """The engine no longer knows the container."""
+
+
+class StorageError(WorkError):
+    """An object store could not be read or written."""
+
+
+class ObjectNotFound(StorageError):
+    """Nothing lies at that URI."""
+
+
+class ArchiveError(WorkError):
+    """A model archive that must not be unpacked."""
+
+
+class PackagingError(WorkError):
+    """Source code that could not be made runnable."""
+
+
+class ScoringError(WorkError):
+    """A scoring container that did not become healthy or does not answer."""

@@ -1,0 +1,1 @@
+"""Where a container starts: the `ContainerRuntime` seam and its drivers."""

@@ -1,0 +1,102 @@
+"""The driver contract: what every container runtime does, in six calls.
+
+Handles are frozen and serialisable, and enough to re-attach after a restart. Every driver passes the one suite in
+`tests/contract/test_runtime.py`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from raymaker.actors.spec import ContainerSpec
+
+LABEL_KIND = "raymaker.kind"
+"""`training` or `scoring`."""
+LABEL_OWNER = "raymaker.owner"
+"""The lease (see `lease.py`) whose holder owns the container."""
+LABEL_HOME = "raymaker.home"
+"""The platform's home folder, so that two platforms on one engine never touch each other's containers."""
+
+
+class Phase(enum.Enum):
+    """Where a container is in its life."""
+
+    RUNNING = "running"
+    EXITED = "exited"
+    MISSING = "missing"
+    """The engine does not know it: removed, or never started."""
+
+
+@dataclass(frozen=True)
+class ContainerHandle:
+    """Enough to find a container again: the driver's name, the container's name and the driver's own id for it."""
+
+    driver: str
+    name: str
+    id: str
+
+
+@dataclass(frozen=True)
+class ExitStatus:
+    """How a container ended. `code` is the exit code; `signal` is set where a signal ended it."""
+
+    code: int
+    signal: int | None = None
+    oom_killed: bool = False
+
+    def describe(self) -> str:
+        """Say in words what the numbers mean, e.g. `exit code 137 (killed by signal 9, out of memory)`."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ContainerState:
+    """What `inspect` saw. `address` is `host:port`-less: the IP or host by which this machine reaches the container.
+
+    `started_at` is in epoch seconds. `pid` is the first process's id on this machine, None where not known.
+    """
+
+    phase: Phase
+    exit_status: ExitStatus | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    address: str | None = None
+    pid: int | None = None
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line of output, without its newline. `time_ns` is epoch nanoseconds, strictly increasing per container."""
+
+    time_ns: int
+    text: str
+
+
+class ContainerRuntime(Protocol):
+    """Six calls. All block; run them in a thread where an event loop must go on."""
+
+    name: str
+
+    def start(self, spec: ContainerSpec) -> ContainerHandle:
+        """Start `spec`, or re-attach to the container of that name, running or exited. Raises StartError."""
+
+    def inspect(self, handle: ContainerHandle) -> ContainerState:
+        """Tell where the container is. A container that is gone is MISSING, not an error."""
+
+    def wait(self, handle: ContainerHandle, timeout_s: float | None = None) -> ExitStatus | None:
+        """Block until it exits; None when `timeout_s` passes first. Raises ContainerMissing when it is gone."""
+
+    def stop(self, handle: ContainerHandle, grace_s: float) -> None:
+        """SIGTERM to its processes, then SIGKILL after `grace_s`. Stopping what has ended or is gone is no error."""
+
+    def remove(self, handle: ContainerHandle) -> None:
+        """Kill it if it runs, and leave nothing behind: no process, no file. Removing what is gone is no error."""
+
+    def logs(self, handle: ContainerHandle, since_ns: int = 0, *, follow: bool = False) -> Iterator[LogLine]:
+        """Yield lines later than `since_ns`, oldest first; with `follow`, go on until the container exits."""
+
+    def owned(self, labels: Mapping[str, str]) -> list[tuple[ContainerHandle, Mapping[str, str]]]:
+        """List containers, running or not, that carry all of `labels`, each with its labels (for the reaper)."""

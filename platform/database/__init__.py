@@ -1,0 +1,1 @@
+"""SQLAlchemy schema, queries and migrations: the only room that speaks SQL."""

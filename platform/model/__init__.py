@@ -1,0 +1,1 @@
+"""Our extension of botocore service models, as data."""

@@ -1,0 +1,53 @@
+"""Which function answers which operation, and what every such function is handed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from raymaker.actors.spec import InstanceType, Resources
+from raymaker.platform.database.engine import Database
+from raymaker.platform.settings import Settings
+
+Request = dict[str, Any]
+Answer = dict[str, Any]
+
+
+class Cluster(Protocol):
+    """What an operation may ask of the cluster."""
+
+    def instance_types(self) -> dict[str, InstanceType]:
+        """The catalogue, by name."""
+
+    def largest_node(self) -> Resources:
+        """The most that any one node can give."""
+
+    def wake(self) -> None:
+        """Tell the reconciler that there is something to do. Never blocks, never raises."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an operation works with. `now` gives epoch seconds."""
+
+    account: str
+    region: str
+    settings: Settings
+    database: Database
+    cluster: Cluster
+    now: Callable[[], float]
+
+
+Handler = Callable[[Context, Request], Answer]
+HANDLERS: dict[str, Handler] = {}
+
+
+def operation(name: str) -> Callable[[Handler], Handler]:
+    """Register the decorated function as the answer to operation `name`."""
+
+    def register(handler: Handler) -> Handler:
+        HANDLERS[name] = handler
+        return handler
+
+    return register

@@ -1,0 +1,1 @@
+"""Models answering requests: Serve applications that front scoring containers. Knows no API and no database."""
