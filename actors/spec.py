@@ -68,6 +68,7 @@ class ContainerSpec:
     resources: Resources = field(default_factory=Resources)
     network: Network = Network.NONE
     shm_bytes: int = 64 * 1024 * 1024
+    hostname: str | None = None
 
 
 @dataclass(frozen=True)

@@ -18,3 +18,7 @@ class EndpointSpec:
     replica_count: int
     instance_type: InstanceType
     scoring: ScoringSpec
+    endpoint_arn: str = ""
+    """Names region and account, from which the ARN of the log stream is made that a ModelError carries."""
+    max_pending_requests: int = 200
+    """How many requests one replica takes at once; more are answered with ServiceUnavailable."""

@@ -7,6 +7,7 @@ Handles are frozen and serialisable, and enough to re-attach after a restart. Ev
 from __future__ import annotations
 
 import enum
+import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,6 +21,17 @@ LABEL_OWNER = "raymaker.owner"
 LABEL_HOME = "raymaker.home"
 """The platform's home folder, so that two platforms on one engine never touch each other's containers."""
 
+SIGNAL_BASE = 128
+HINTS = {
+    126: "a program could not be run: it is not executable, or made for another processor",
+    127: "a program was not found, or is made for another processor",
+    132: "an instruction that this processor does not have: native code was built for a newer one",
+    134: "it gave up by itself, as a failed assertion in native code does",
+    135: "a bus error: often the shared memory at /dev/shm is full",
+    139: "a crash in native code",
+}
+"""What an exit code most often means, for people who should not have to look it up."""
+
 
 class Phase(enum.Enum):
     """Where a container is in its life."""
@@ -27,7 +39,7 @@ class Phase(enum.Enum):
     RUNNING = "running"
     EXITED = "exited"
     MISSING = "missing"
-    """The engine does not know it: removed, or never started."""
+    """The engine does not know it: removed, or made but never started."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +53,45 @@ class ContainerHandle:
 
 @dataclass(frozen=True)
 class ExitStatus:
-    """How a container ended. `code` is the exit code; `signal` is set where a signal ended it."""
+    """How a container ended. `code` is the exit code; `signal` is set where a signal ended it.
+
+    `reason` says in words what the driver knows beyond the numbers. `lost` marks an end that was not the program's own
+    doing (the engine restarted, the machine did): another attempt may well succeed.
+    """
 
     code: int
     signal: int | None = None
     oom_killed: bool = False
+    reason: str | None = None
+    lost: bool = False
+
+    @classmethod
+    def of_code(
+        cls, code: int, *, oom_killed: bool = False, reason: str | None = None, lost: bool = False
+    ) -> ExitStatus:
+        """Read an exit code as shells and engines write it: 128 + n where signal n ended the program."""
+        number = code - SIGNAL_BASE if SIGNAL_BASE < code < SIGNAL_BASE + signal.NSIG else None
+        return cls(code, number, oom_killed=oom_killed, reason=reason, lost=lost)
 
     def describe(self) -> str:
-        """Say in words what the numbers mean, e.g. `exit code 137 (killed by signal 9, out of memory)`."""
-        raise NotImplementedError
+        """Say in words what the numbers mean, e.g. `exit code 137 (killed by SIGKILL, out of memory)`."""
+        parts = []
+        if self.signal is not None:
+            parts.append(f"killed by {_signal_name(self.signal)}")
+        if self.oom_killed:
+            parts.append("out of memory")
+        if self.reason:
+            parts.append(self.reason)
+        elif not self.oom_killed and self.code in HINTS:
+            parts.append(HINTS[self.code])
+        return f"exit code {self.code}" + (f" ({', '.join(parts)})" if parts else "")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 @dataclass(frozen=True)
@@ -96,7 +138,10 @@ class ContainerRuntime(Protocol):
         """Kill it if it runs, and leave nothing behind: no process, no file. Removing what is gone is no error."""
 
     def logs(self, handle: ContainerHandle, since_ns: int = 0, *, follow: bool = False) -> Iterator[LogLine]:
-        """Yield lines later than `since_ns`, oldest first; with `follow`, go on until the container exits."""
+        """Yield lines later than `since_ns`, oldest first; with `follow`, go on until the container exits.
+
+        Raises ContainerMissing where there is no such container.
+        """
 
     def owned(self, labels: Mapping[str, str]) -> list[tuple[ContainerHandle, Mapping[str, str]]]:
         """List containers, running or not, that carry all of `labels`, each with its labels (for the reaper)."""

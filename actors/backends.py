@@ -1,0 +1,277 @@
+"""Where objects lie: this machine's folders, S3, and whatever else pyarrow reaches.
+
+Each place has the same few verbs, on paths without a scheme. Nothing here retries or explains: `storage.py` does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, cast
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config
+from pyarrow import fs
+
+CHUNK_BYTES = 8 * 1024 * 1024
+UPLOAD_PART_BYTES = 32 * 1024 * 1024
+CONNECT_TIMEOUT_S = 5.0
+REQUEST_TIMEOUT_S = 30.0
+"""How long S3 may be silent; the SDK's own 3 s are less than it takes to put a large object together."""
+
+Found = list[tuple[str, int]]
+"""Paths of objects, each with its size in bytes."""
+
+
+class Files(Protocol):
+    """One place of objects. Raises OSError or ValueError, as Python and pyarrow do."""
+
+    def uri(self, path: str) -> str:
+        """The URI of a path."""
+
+    def find(self, path: str) -> Found:
+        """The object at `path`, or those below it."""
+
+    def size(self, path: str) -> int | None:
+        """The size of the object at `path`, None where there is none."""
+
+    def open(self, path: str) -> BinaryIO:
+        """Open an object for reading; the stream can seek."""
+
+    def put(self, source: Path, path: str) -> None:
+        """Write a file as an object, whole or not at all."""
+
+    def delete(self, path: str) -> None:
+        """Remove an object, or all below a folder."""
+
+    def check_writable(self, path: str) -> None:
+        """Write something below `path` and remove it again."""
+
+
+class LocalFiles:
+    """Folders of this machine."""
+
+    def uri(self, path: str) -> str:
+        """`file:///…`, with odd characters escaped."""
+        return Path(path).as_uri()
+
+    def find(self, path: str) -> Found:
+        """The file, or all files below the folder; pipes, sockets and devices are not files."""
+        size = self.size(path)
+        return [(path, size)] if size is not None else list(_walk(path.rstrip("/") or "/", frozenset()))
+
+    def size(self, path: str) -> int | None:
+        """None for folders, and for what is no ordinary file."""
+        try:
+            status = Path(path).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+    def open(self, path: str) -> BinaryIO:
+        """Open the file."""
+        return Path(path).open("rb")
+
+    def put(self, source: Path, path: str) -> None:
+        """Write beside the target, then rename: also after a power cut it is whole or absent."""
+        with source.open("rb") as reader, whole_file(Path(path), durable=True) as writer:
+            shutil.copyfileobj(reader, writer, CHUNK_BYTES)
+
+    def delete(self, path: str) -> None:
+        """Remove a file, or a folder with all that is in it."""
+        target = Path(path)
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
+
+    def check_writable(self, path: str) -> None:
+        """Make the folder and a file in it, and remove what was not there before."""
+        folder = Path(path)
+        missing = [place for place in (folder, *folder.parents) if not place.exists()]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as trial:
+                trial.write(b"raymaker")
+                trial.flush()
+        finally:
+            for place in missing:
+                if place.is_dir() and not any(place.iterdir()):
+                    place.rmdir()
+
+
+class ArrowFiles:
+    """A filesystem of pyarrow whose folders are made up from the names of objects."""
+
+    def __init__(self, scheme: str, filesystem: fs.FileSystem) -> None:
+        self._scheme = scheme
+        self._fs = filesystem
+
+    @staticmethod
+    def from_uri(uri: str) -> tuple[ArrowFiles, str]:
+        """Let pyarrow find the filesystem of a URI, and the path in it."""
+        filesystem, path = fs.FileSystem.from_uri(uri)
+        return ArrowFiles(urlsplit(uri).scheme, filesystem), path
+
+    def uri(self, path: str) -> str:
+        """The scheme before the path; keys are not escaped."""
+        return f"{self._scheme}://{path}"
+
+    def find(self, path: str) -> Found:
+        """The object of that key, or every object whose key begins with it."""
+        parent, _, stem = path.rpartition("/")
+        if not parent or not stem:
+            return self._below(path.rstrip("/"))
+        size = self.size(path)
+        if size is not None:
+            return [(path, size)]
+        found: Found = []
+        for entry in self._fs.get_file_info(fs.FileSelector(parent, recursive=False, allow_not_found=True)):
+            if entry.path[len(parent) + 1 :].startswith(stem):
+                found += [(entry.path, entry.size)] if entry.is_file else self._below(entry.path)
+        return found
+
+    def size(self, path: str) -> int | None:
+        """None for folders, and for the empty objects that stand for them."""
+        info = self._fs.get_file_info(path.rstrip("/"))
+        return cast("int", info.size) if info.is_file and not path.endswith("/") else None
+
+    def open(self, path: str) -> BinaryIO:
+        """Open the object; each read fetches a range."""
+        return cast("BinaryIO", self._fs.open_input_file(path))
+
+    def put(self, source: Path, path: str) -> None:
+        """Upload in parts; the object appears when the last one is there."""
+        # From a finished file: an exception in the block would still publish what was written. With None as its
+        # compression: by default, pyarrow packs objects once more whose names end in .gz.
+        with source.open("rb") as reader, self._fs.open_output_stream(path, None) as writer:
+            shutil.copyfileobj(reader, writer, UPLOAD_PART_BYTES)
+
+    def delete(self, path: str) -> None:
+        """Remove the object, and all below it as a folder."""
+        for key, _ in self._below(path.rstrip("/")):
+            self._fs.delete_file(key)
+        if self.size(path) is not None:
+            self._fs.delete_file(path)
+
+    def check_writable(self, path: str) -> None:
+        """Write an empty object and remove it."""
+        trial = f"{path.rstrip('/')}/.raymaker-write-check-{uuid.uuid4().hex}"
+        with tempfile.NamedTemporaryFile() as empty:
+            self.put(Path(empty.name), trial)
+        self.delete(trial)
+
+    def _below(self, folder: str) -> Found:
+        entries = self._fs.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=True))
+        return [(entry.path, entry.size) for entry in entries if entry.is_file]
+
+
+class S3Files(ArrowFiles):
+    """One bucket of S3 or of a store that speaks its API."""
+
+    def __init__(
+        self, bucket: str, endpoint_url: str | None, access_key: str | None, secret_key: str | None, region: str | None
+    ) -> None:
+        """Reach a bucket at `endpoint_url`, or at AWS in the bucket's own region."""
+        endpoint = urlsplit(endpoint_url) if endpoint_url else None
+        region = (region or "us-east-1") if endpoint else fs.resolve_s3_region(bucket)
+        filesystem = fs.S3FileSystem(
+            access_key=access_key,
+            secret_key=secret_key,
+            region=region,
+            scheme=endpoint.scheme if endpoint else None,
+            endpoint_override=f"{endpoint.netloc}{endpoint.path}".rstrip("/") if endpoint else None,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            request_timeout=REQUEST_TIMEOUT_S,
+            background_writes=False,  # otherwise parts pile up in memory while the network is slow
+        )
+        super().__init__("s3", filesystem)
+        self._client_options = (endpoint_url, access_key, secret_key, region)
+
+    def find(self, path: str) -> Found:
+        """As for any filesystem, but a bucket that does not exist is an error and not an empty list."""
+        found = super().find(path)
+        bucket = path.partition("/")[0]
+        if not found and self._fs.get_file_info(bucket).type == fs.FileType.NotFound:
+            raise FileNotFoundError(errno.ENOENT, f"there is no bucket {bucket}")
+        return found
+
+    def delete(self, path: str) -> None:
+        """Remove the object, and all below it as a folder."""
+        # Not through pyarrow, which leaves an empty folder object where it deletes a folder's last object.
+        bucket, _, prefix = path.partition("/")
+        if not prefix.strip("/"):
+            raise ValueError("a whole bucket is never deleted: name a folder in it")
+        client = self._client()
+        try:
+            client.delete_object(Bucket=bucket, Key=prefix)
+            for page in client.get_paginator("list_objects_v2").paginate(
+                Bucket=bucket, Prefix=prefix.rstrip("/") + "/"
+            ):
+                if keys := [{"Key": item["Key"]} for item in page.get("Contents", ())]:
+                    client.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
+        finally:
+            client.close()
+
+    def _client(self) -> Any:
+        endpoint_url, access_key, secret_key, region = self._client_options
+        return boto3.client(
+            "s3",
+            endpoint_url=endpoint_url,
+            aws_access_key_id=access_key,
+            aws_secret_access_key=secret_key,
+            region_name=region,
+            config=Config(s3={"addressing_style": "path" if endpoint_url else "auto"}),
+        )
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
+    """Write a file that appears under its name when the block ends well, and never in part.
+
+    A durable one is there after a power cut too. Until then it lies beside `path` under a name that no object has.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.parent / f".raymaker-{uuid.uuid4().hex}.part"
+    try:
+        with part.open("xb") as writer:
+            yield writer
+            if durable:
+                writer.flush()
+                os.fsync(writer.fileno())
+        part.replace(path)
+        if durable:
+            _fsync_folder(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _walk(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, int]]:
+    """Yield the regular files below a folder with their sizes; links are followed, but not round in circles."""
+    status = Path(folder).stat()
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _walk(entry.path, above | {here})
+            elif entry.is_file():
+                yield entry.path, entry.stat().st_size
+
+
+def _fsync_folder(folder: Path) -> None:
+    """Make a rename in `folder` outlive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,41 @@
+"""What every machine of one platform knows about its surroundings. Frozen and picklable, so it travels with actors."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from raymaker.actors.storage import StoreConfig
+
+
+@dataclass(frozen=True)
+class Site:
+    """The surroundings of one machine.
+
+    `home` is the same path on every machine. `container_s3_url` is told to containers where an object-store endpoint is
+    configured. `stop_grace_s` lies between SIGTERM and SIGKILL.
+    """
+
+    home: Path
+    driver: str
+    store: StoreConfig
+    base_image: str
+    registry_insecure: tuple[str, ...] = ()
+    stop_grace_s: float = 120.0
+    reap_after_s: float = 20.0
+
+    @property
+    def tag(self) -> str:
+        """A few characters that tell this platform's containers from those of another home on the same engine."""
+        return hashlib.sha256(str(self.home).encode()).hexdigest()[:6]
+
+    @property
+    def jobs(self) -> Path:
+        """Where training attempts have their folders: `<jobs>/<job>/<attempt>`."""
+        return self.home / "jobs"
+
+    @property
+    def sources(self) -> Path:
+        """Where staged source code is kept, by content."""
+        return self.home / "sources"

@@ -1,0 +1,158 @@
+"""Commands that take the name of a training job or of an endpoint: describe, logs, events, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from raymaker.platform import display
+from raymaker.platform.cli_session import AsJson, client_of
+from raymaker.platform.client_errors import RaymakerError, RequestRefused
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A training job's or an endpoint's name.")]
+IsJob = Annotated[bool, typer.Option("--job", help="NAME is a training job.")]
+IsEndpoint = Annotated[bool, typer.Option("--endpoint", help="NAME is an endpoint.")]
+
+
+def describe(
+    ctx: typer.Context, name: Name, *, job: IsJob = False, endpoint: IsEndpoint = False, as_json: AsJson = False
+) -> None:
+    """Show everything about a training job or an endpoint."""
+    seen = _find(ctx, name, job=job, endpoint=endpoint).describe()
+    if as_json:
+        display.show_json(seen)
+    elif "TrainingJobName" in seen:
+        _show_job(seen)
+    else:
+        _show_endpoint(seen)
+
+
+def logs(
+    ctx: typer.Context,
+    name: Name,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it has ended.")] = False,
+    job: IsJob = False,
+    endpoint: IsEndpoint = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print the log of a training job or an endpoint; with --json, one object per line."""
+    for event in _find(ctx, name, job=job, endpoint=endpoint).log_events(follow=follow):
+        if as_json:
+            display.show_json({"time": event.time, "text": event.text, "stream": event.stream}, one_line=True)
+        else:
+            typer.echo(event.text)
+
+
+def events(
+    ctx: typer.Context, name: Name, *, job: IsJob = False, endpoint: IsEndpoint = False, as_json: AsJson = False
+) -> None:
+    """Show what happened to a training job or an endpoint."""
+    found = _find(ctx, name, job=job, endpoint=endpoint).events()
+    if as_json:
+        display.show_json(found)
+    else:
+        rows = ((event["Time"], event["Kind"], event["Message"]) for event in found)
+        display.show_table(("TIME", "KIND", "MESSAGE"), rows, empty="no events")
+
+
+def delete(
+    ctx: typer.Context,
+    name: Name,
+    *,
+    job: IsJob = False,
+    endpoint: IsEndpoint = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until an endpoint is gone.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete an ended training job's record, or an endpoint with what was made for it."""
+    from raymaker.platform.client import Endpoint
+
+    found = _find(ctx, name, job=job, endpoint=endpoint)
+    if isinstance(found, Endpoint):
+        found.delete(wait=wait)
+    else:
+        found.delete()
+    kind = "endpoint" if isinstance(found, Endpoint) else "training job"
+    if as_json:
+        display.show_json({"Deleted": name, "Kind": kind})
+    else:
+        typer.echo(f"deleted {kind} {name}")
+
+
+def _find(ctx: typer.Context, name: str, *, job: bool, endpoint: bool) -> Any:
+    """Return the handle that a name means. Raises RaymakerError where it means none, or two."""
+    if job and endpoint:
+        raise typer.BadParameter("give --job or --endpoint, not both")
+    client = client_of(ctx)
+    if job or endpoint:
+        return client.job(name) if job else client.endpoint(name)
+    found = [handle for handle in (client.job(name), client.endpoint(name)) if _exists(handle)]
+    if not found:
+        raise RaymakerError(
+            f"there is no training job and no endpoint named {name}: `raymaker jobs` and `raymaker endpoints` list them"
+        )
+    if len(found) > 1:
+        raise RaymakerError(f"{name} is a training job and an endpoint: add --job or --endpoint")
+    return found[0]
+
+
+def _exists(handle: Any) -> bool:
+    try:
+        handle.describe()
+    except RequestRefused as error:
+        if error.code in {"ValidationException", "ResourceNotFound"}:
+            return False
+        raise
+    return True
+
+
+def _show_job(seen: Mapping[str, Any]) -> None:
+    algorithm = seen["AlgorithmSpecification"]
+    display.show_fields(
+        {
+            "Training job": seen["TrainingJobName"],
+            "Status": seen["TrainingJobStatus"],
+            "Failure reason": seen.get("FailureReason"),
+            "Algorithm": algorithm.get("TrainingImage") or algorithm.get("AlgorithmSource"),
+            "Instance type": seen.get("ResourceConfig", {}).get("InstanceType"),
+            "Hyperparameters": seen.get("HyperParameters"),
+            "Inputs": {
+                channel["ChannelName"]: channel["DataSource"].get("S3DataSource", {}).get("S3Uri")
+                for channel in seen.get("InputDataConfig", [])
+            },
+            "Created": seen["CreationTime"],
+            "Started": seen.get("TrainingStartTime"),
+            "Ended": seen.get("TrainingEndTime"),
+            "Model": seen.get("ModelArtifacts", {}).get("S3ModelArtifacts"),
+        }
+    )
+    if transitions := seen.get("SecondaryStatusTransitions"):
+        typer.echo()
+        rows = ((stay["StartTime"], stay["Status"], stay.get("StatusMessage")) for stay in transitions)
+        display.show_table(("SINCE", "PHASE", "MESSAGE"), rows)
+    if final := seen.get("FinalMetricDataList"):
+        typer.echo()
+        display.show_table(("METRIC", "LAST"), ((metric["MetricName"], metric["Value"]) for metric in final))
+
+
+def _show_endpoint(seen: Mapping[str, Any]) -> None:
+    display.show_fields(
+        {
+            "Endpoint": seen["EndpointName"],
+            "Status": seen["EndpointStatus"],
+            "Failure reason": seen.get("FailureReason"),
+            "Configuration": seen.get("EndpointConfigName"),
+            "Created": seen["CreationTime"],
+            "Changed": seen["LastModifiedTime"],
+        }
+    )
+    if variants := seen.get("ProductionVariants"):
+        typer.echo()
+        rows = (
+            (variant["VariantName"], variant.get("CurrentInstanceCount"), variant.get("DesiredInstanceCount"))
+            for variant in variants
+        )
+        display.show_table(("VARIANT", "RUNNING", "WANTED"), rows)

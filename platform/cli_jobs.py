@@ -1,0 +1,143 @@
+"""Commands on training jobs: train, jobs, stop, metrics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from raymaker.platform import display
+from raymaker.platform.cli_session import AsJson, client_of, pairs
+
+if TYPE_CHECKING:
+    from raymaker.platform.client import Metric, TrainingJob
+
+JobName = Annotated[str, typer.Argument(metavar="JOB", help="The training job's name.")]
+
+
+def train(
+    ctx: typer.Context,
+    *,
+    source: Annotated[str | None, typer.Option(help="Folder or archive of source code: a path or URI.")] = None,
+    entry_point: Annotated[str | None, typer.Option(help="The file in it that starts training.")] = None,
+    image: Annotated[str | None, typer.Option(help="Container image to train with, instead of source.")] = None,
+    base_image: Annotated[str | None, typer.Option(help="Image to run the source in.")] = None,
+    inputs: Annotated[list[str], typer.Option("--input", metavar="NAME=URI", help="Channel of data. Repeat.")] = [],  # noqa: B006
+    hp: Annotated[list[str], typer.Option("--hp", metavar="NAME=VALUE", help="Hyperparameter. Repeat.")] = [],  # noqa: B006
+    env: Annotated[list[str], typer.Option("--env", metavar="NAME=VALUE", help="Environment variable. Repeat.")] = [],  # noqa: B006
+    metric: Annotated[list[str], typer.Option(metavar="NAME=REGEX", help="Number to read from the log. Repeat.")] = [],  # noqa: B006
+    output: Annotated[str | None, typer.Option(help="Where the model goes; default: the platform's home.")] = None,
+    instance_type: Annotated[str, typer.Option(help="What machine to train on.")] = "local",
+    name: Annotated[str | None, typer.Option(help="The job's name; made up where none is given.")] = None,
+    max_runtime: Annotated[int, typer.Option(min=1, metavar="SECONDS", help="Time limit of training.")] = 86_400,
+    network: Annotated[bool, typer.Option("--network", help="Let the container reach the network.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the job's end and show its progress.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print the job's log until its end.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Start a training job from source code or an image."""
+    job = client_of(ctx).train(
+        source=source,
+        entry_point=entry_point,
+        image=image,
+        base_image=base_image,
+        inputs=pairs("--input", inputs),
+        output=output,
+        hyperparameters=pairs("--hp", hp),
+        instance_type=instance_type,
+        name=name,
+        max_runtime_s=max_runtime,
+        metrics=pairs("--metric", metric),
+        environment=pairs("--env", env),
+        network=network,
+    )
+    if wait or follow:
+        _see_to_end(job, follow=follow, as_json=as_json)
+    if as_json:
+        display.show_json(job.describe())
+    else:
+        typer.echo(job.name)
+
+
+def jobs(
+    ctx: typer.Context,
+    *,
+    status: Annotated[str | None, typer.Option(help="Only those that are Completed, Failed, InProgress, …")] = None,
+    contains: Annotated[str | None, typer.Option(help="Only those with this in their name.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="The most jobs to list.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List training jobs, newest first."""
+    found = client_of(ctx).jobs(status=status, name_contains=contains)
+    items = [item for _, item in zip(range(limit), found, strict=False)]
+    if as_json:
+        display.show_json(items)
+        return
+    display.show_table(
+        ("NAME", "STATUS", "PHASE", "CREATED", "ENDED"),
+        (
+            (
+                item["TrainingJobName"],
+                item["TrainingJobStatus"],
+                item.get("SecondaryStatus"),
+                item["CreationTime"],
+                item.get("TrainingEndTime"),
+            )
+            for item in items
+        ),
+        empty="no training jobs",
+    )
+
+
+def stop(
+    ctx: typer.Context,
+    name: JobName,
+    *,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until it has stopped.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Stop a training job; what it has made so far is kept as its model."""
+    job = client_of(ctx).job(name)
+    job.stop(wait=wait)
+    if as_json:
+        display.show_json({"TrainingJobName": name, "TrainingJobStatus": job.status})
+    else:
+        typer.echo(f"{name}: {job.status}")
+
+
+def metrics(
+    ctx: typer.Context,
+    name: JobName,
+    *,
+    metric: Annotated[str | None, typer.Option("--name", help="Show every value of this one.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the numbers that a job's log said."""
+    points = list(client_of(ctx).job(name).metric_points(metric))
+    if as_json:
+        display.show_json([{"MetricName": p.name, "Value": p.value, "Timestamp": p.time} for p in points])
+    elif metric:
+        display.show_table(("TIME", metric.upper()), ((p.time, p.value) for p in points), empty="no values")
+    else:
+        rows = _summaries(points)
+        display.show_table(("METRIC", "VALUES", "FIRST", "LAST", "LEAST", "MOST"), rows, empty="no metrics")
+
+
+def _see_to_end(job: TrainingJob, *, follow: bool, as_json: bool) -> None:
+    try:
+        if follow:
+            for line in job.logs(follow=True):
+                typer.echo(line, err=as_json)
+        job.wait(progress=not follow)
+    except KeyboardInterrupt:
+        typer.echo(
+            f"\n{job.name} goes on. `raymaker logs -f {job.name}` follows it, `raymaker stop` ends it.", err=True
+        )
+        raise typer.Exit(130) from None
+
+
+def _summaries(points: list[Metric]) -> list[tuple[object, ...]]:
+    columns: dict[str, list[float]] = {}
+    for point in points:
+        columns.setdefault(point.name, []).append(point.value)
+    return [(name, len(all_), all_[0], all_[-1], min(all_), max(all_)) for name, all_ in columns.items()]

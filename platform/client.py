@@ -1,0 +1,195 @@
+"""The Python client: train, deploy and score in a few lines, with handles for jobs and endpoints.
+
+    client = Client()
+    job = client.train(source="code", entry_point="train.py", inputs={"train": "data.csv"}).wait()
+    print(job.deploy().invoke("5.1,3.5,1.4,0.2").text)
+
+A layer of convenience over the SageMaker operations that boto3 speaks too; it knows nothing that they do not say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from raymaker.platform.client_errors import RaymakerError, WrongArgument
+from raymaker.platform.client_settings import read_settings
+from raymaker.platform.connection import Answer, Connection
+from raymaker.platform.endpoint_handle import Endpoint
+from raymaker.platform.hosting_parts import ROLE, HostingParts
+from raymaker.platform.job_handle import Metric, TrainingJob
+from raymaker.platform.names import given, made_up_name, name_of_image, to_texts, to_uri
+from raymaker.platform.payload import Answer as ScoringAnswer
+from raymaker.platform.polling import Clock
+
+__all__ = ["Client", "Endpoint", "Metric", "RaymakerError", "ScoringAnswer", "TrainingJob"]
+
+DEFAULT_MAX_RUNTIME_S = 86_400
+
+
+class Client:
+    """Speaks to one platform. Needs no credentials for a platform on this machine. Threads may share it.
+
+    `endpoint_url` None is `RAYMAKER_ENDPOINT_URL`, else where `raymaker up` of this machine answers.
+    """
+
+    def __init__(self, endpoint_url: str | None = None, region: str | None = None, clock: Clock | None = None) -> None:
+        self.connection = Connection(endpoint_url, region)
+        self._clock = clock or Clock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections to the platform."""
+        self.connection.close()
+
+    def train(
+        self,
+        *,
+        source: str | Path | None = None,
+        entry_point: str | None = None,
+        image: str | None = None,
+        base_image: str | None = None,
+        inputs: Mapping[str, str | Path] | None = None,
+        output: str | Path | None = None,
+        hyperparameters: Mapping[str, Any] | None = None,
+        instance_type: str = "local",
+        name: str | None = None,
+        max_runtime_s: int = DEFAULT_MAX_RUNTIME_S,
+        metrics: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        network: bool = False,
+        wait: bool = False,
+    ) -> TrainingJob:
+        """Train source code (a folder or archive with an entry point) or an image, on named inputs.
+
+        Places are URIs or local paths; `output` None is a folder of the platform's home. `metrics` maps names to
+        regular expressions whose first group is a number in a log line. `network` lets the containers out. Raises
+        WrongArgument before anything is sent, RequestRefused, and with `wait` JobFailed.
+        """
+        algorithm = _algorithm(source, entry_point, image, base_image)
+        definitions = [{"Name": metric, "Regex": regex} for metric, regex in (metrics or {}).items()]
+        made_up = made_up_name(Path(entry_point).stem if entry_point else name_of_image(image or ""))
+        job = TrainingJob(name or made_up, self.connection, self._clock)
+        self.connection.call(
+            "create_training_job",
+            TrainingJobName=job.name,
+            RoleArn=ROLE,
+            AlgorithmSpecification={**algorithm, **given(MetricDefinitions=definitions or None)},
+            **given(InputDataConfig=[_channel(channel, place) for channel, place in (inputs or {}).items()] or None),
+            OutputDataConfig={"S3OutputPath": self._output_uri(output)},
+            HyperParameters=to_texts(hyperparameters or {}),
+            Environment=dict(environment or {}),
+            ResourceConfig={"InstanceType": instance_type, "InstanceCount": 1, "VolumeSizeInGB": 1},
+            StoppingCondition={"MaxRuntimeInSeconds": max_runtime_s},
+            EnableNetworkIsolation=not network,
+        )
+        return job.wait() if wait else job
+
+    def job(self, name: str) -> TrainingJob:
+        """Return a handle to a training job. Asks the platform nothing."""
+        return TrainingJob(name, self.connection, self._clock)
+
+    def jobs(self, *, status: str | None = None, name_contains: str | None = None) -> Iterator[Answer]:
+        """Yield the summaries of training jobs, newest first."""
+        asked = given(StatusEquals=status, NameContains=name_contains)
+        return self.connection.items(
+            "list_training_jobs", "TrainingJobSummaries", SortBy="CreationTime", SortOrder="Descending", **asked
+        )
+
+    def deploy(
+        self,
+        model: TrainingJob | str | Path | None = None,
+        *,
+        image: str | None = None,
+        name: str | None = None,
+        instance_type: str | None = None,
+        instance_count: int = 1,
+        environment: Mapping[str, str] | None = None,
+        wait: bool = True,
+    ) -> Endpoint:
+        """Serve a training job (by handle or name), or with `image` a model archive by URI or path, behind an endpoint.
+
+        With an image and no model, the model lies in the image. Raises EndpointFailed when waiting for it.
+        """
+        if image is None:
+            job = model if isinstance(model, TrainingJob) else self.job(_job_name(model))
+            return job.deploy(
+                name, instance_type=instance_type, instance_count=instance_count, environment=environment, wait=wait
+            )
+        if isinstance(model, TrainingJob):
+            model = model.model_uri
+        container = given(
+            Image=image,
+            ModelDataUrl=None if model is None else to_uri("model", model),
+            Environment=dict(environment or {}),
+        )
+        variant = {"InstanceType": instance_type or "local", "InitialInstanceCount": instance_count}
+        endpoint = self.endpoint(name or made_up_name(name_of_image(image)))
+        parts = HostingParts(self.connection, endpoint.name)
+        config = parts.make(container, variant)
+        try:
+            self.connection.call("create_endpoint", EndpointName=endpoint.name, EndpointConfigName=config)
+        except RaymakerError:
+            parts.remove(config)
+            raise
+        return endpoint.wait() if wait else endpoint
+
+    def endpoint(self, name: str) -> Endpoint:
+        """Return a handle to an endpoint. Asks the platform nothing."""
+        return Endpoint(name, self.connection, self._clock)
+
+    def endpoints(self, *, status: str | None = None, name_contains: str | None = None) -> Iterator[Answer]:
+        """Yield the summaries of endpoints, newest first."""
+        asked = given(StatusEquals=status, NameContains=name_contains)
+        return self.connection.items(
+            "list_endpoints", "Endpoints", SortBy="CreationTime", SortOrder="Descending", **asked
+        )
+
+    def _output_uri(self, output: str | Path | None) -> str:
+        """Where models go; the home folder is this machine's, so a platform elsewhere must be told."""
+        if output is not None:
+            return to_uri("output", output, must_exist=False)
+        if not self.connection.is_local:
+            raise WrongArgument(f"output is not given, and {self.connection.url} is another machine: give a URI")
+        return (read_settings().home_path / "models").as_uri()
+
+
+def _algorithm(
+    source: str | Path | None, entry_point: str | None, image: str | None, base_image: str | None
+) -> dict[str, Any]:
+    """Say what is to be trained: an image, or source code."""
+    if (source is None) == (image is None):
+        raise WrongArgument("give source (a folder or archive of code) or image, one of them")
+    if image is not None:
+        if entry_point or base_image:
+            raise WrongArgument("entry_point and base_image go with source; an image has its own")
+        return {"TrainingImage": image, "TrainingInputMode": "File"}
+    if not entry_point:
+        raise WrongArgument("entry_point is not given: name the file in source that starts training")
+    uri = to_uri("source", str(source))
+    folder = Path(str(source)).expanduser()
+    if "://" not in str(source) and folder.is_dir() and not (folder / entry_point).is_file():
+        raise WrongArgument(f"entry_point is {entry_point}, but there is no such file in {source}")
+    code = {"SourceUri": uri, "EntryPoint": entry_point, **given(BaseImage=base_image)}
+    return {"AlgorithmSource": code, "TrainingInputMode": "File"}
+
+
+def _channel(name: str, place: str | Path) -> dict[str, Any]:
+    source = {
+        "S3DataType": "S3Prefix",
+        "S3Uri": to_uri(f"inputs[{name!r}]", place),
+        "S3DataDistributionType": "FullyReplicated",
+    }
+    return {"ChannelName": name, "DataSource": {"S3DataSource": source}}
+
+
+def _job_name(model: str | Path | None) -> str:
+    if model is None or "://" in str(model) or isinstance(model, Path):
+        raise WrongArgument(f"model is {model}: give a training job, or the image that serves the model too")
+    return model

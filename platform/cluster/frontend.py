@@ -1,0 +1,80 @@
+"""The frontend as a Serve application: the API's own replica at `/`, beside every endpoint's at `/endpoints/<name>`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import ray
+from ray import serve
+
+from raymaker.actors.spec import InstanceType, Resources
+from raymaker.platform.app import create_app
+from raymaker.platform.catalogue import load_catalogue
+from raymaker.platform.cluster.reporter import CONTROL_NAME, NAMESPACE
+from raymaker.platform.database.engine import Database
+from raymaker.platform.operations.registry import Context
+from raymaker.platform.settings import Settings
+
+FRONTEND_NAME = "raymaker-frontend"
+HEAD_RESOURCE = "node:__internal_head__"
+"""Ray's name for a resource that only the head node has."""
+
+Asgi = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+class RayCluster:
+    """What operations may ask of the cluster, answered by Ray."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._types = load_catalogue(settings)
+
+    def instance_types(self) -> dict[str, InstanceType]:
+        """The catalogue, by name."""
+        return dict(self._types)
+
+    def largest_node(self) -> Resources:
+        """The most that any one living node can give, dimension by dimension."""
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return Resources(
+            cpus=max((node.get("CPU", 0.0) for node in nodes), default=0.0),
+            memory_bytes=int(max((node.get("memory", 0.0) for node in nodes), default=0.0)),
+            gpus=max((node.get("GPU", 0.0) for node in nodes), default=0.0),
+        )
+
+    def wake(self) -> None:
+        """Tell the control actor; where it is away, its next step comes by itself."""
+        try:
+            ray.get_actor(CONTROL_NAME, namespace=NAMESPACE).wake.remote()
+        except ValueError:
+            return
+
+
+def build_frontend(settings: Settings) -> serve.Application:
+    """Return the Serve application that answers the API."""
+
+    def build() -> Asgi:
+        return create_app(
+            Context(
+                account=settings.account_id,
+                region=settings.region,
+                settings=settings,
+                database=Database(settings.resolved_database_url),
+                cluster=RayCluster(settings),
+                now=time.time,
+            )
+        )
+
+    @serve.deployment(
+        name="frontend",
+        num_replicas=1,
+        max_ongoing_requests=1000,
+        ray_actor_options={"num_cpus": 0, "resources": {HEAD_RESOURCE: 0.001}},
+        graceful_shutdown_timeout_s=5,
+    )
+    @serve.ingress(build)
+    class Frontend:
+        """The API's replica."""
+
+    return Frontend.bind()

@@ -1,0 +1,62 @@
+"""How actors reach the control actor: every call is tried again, for as long as the control plane is away."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from raymaker.actors.reports import JobReport, Metric, ReportRefused
+from raymaker.actors.runtime.base import LogLine
+
+NAMESPACE = "raymaker"
+CONTROL_NAME = "control"
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 5.0
+
+
+class ControlReporter:
+    """A JobReporter and EndpointReporter by way of the control actor. Holds no handle, so it survives its restarts."""
+
+    def report(self, report: JobReport) -> None:
+        """Record one step; returns once it is durable."""
+        self._call("report", report)
+
+    def metrics(self, job_name: str, attempt: int, metrics: Sequence[Metric]) -> None:
+        """Record numbers read from the log."""
+        self._call("metrics", job_name, attempt, metrics)
+
+    def log(self, group: str, stream: str, lines: Sequence[LogLine]) -> None:
+        """Append lines to a log stream; repeats are dropped there."""
+        self._call("log", group, stream, lines)
+
+    def last_log_time(self, group: str, stream: str) -> int:
+        """The time of the stream's last line."""
+        return int(self._call("last_log_time", group, stream))
+
+    def event(self, endpoint_name: str, generation: int, message: str, *, failed: bool) -> None:
+        """Tell what a replica went through."""
+        self._call("endpoint_event", endpoint_name, generation, message, failed=failed)
+
+    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Call the control actor until it answers. Raises what it refuses with, never that it is away."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                control = ray.get_actor(CONTROL_NAME, namespace=NAMESPACE)
+                return ray.get(getattr(control, method).remote(*args, **kwargs))
+            except RayTaskError as error:
+                if isinstance(error.cause, ReportRefused):
+                    raise ReportRefused(*error.cause.args) from None
+                logger.warning("the control actor could not take %s: %s", method, error)
+            except (RayActorError, ValueError) as error:  # ValueError: no actor of that name yet
+                logger.warning("the control actor is away: %s", error)
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)

@@ -1,0 +1,25 @@
+"""Settings to `Site`: what of the platform's settings concerns its machines."""
+
+from __future__ import annotations
+
+from raymaker.actors.site import Site
+from raymaker.actors.storage import StoreConfig
+from raymaker.platform.settings import Settings
+
+
+def site_of(settings: Settings) -> Site:
+    """Return what every machine is to know of its surroundings."""
+    return Site(
+        home=settings.home_path,
+        driver=settings.driver,
+        store=StoreConfig(
+            s3_endpoint_url=settings.s3_endpoint_url,
+            s3_access_key_id=settings.s3_access_key_id,
+            s3_secret_access_key=settings.s3_secret_access_key,
+            region=settings.region,
+        ),
+        base_image=settings.base_image,
+        registry_insecure=tuple(settings.registry_insecure),
+        stop_grace_s=settings.stop_grace_s,
+        reap_after_s=settings.reap_after_s,
+    )

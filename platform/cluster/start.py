@@ -1,0 +1,179 @@
+"""Where the platform starts and stops: Ray, Serve, the database's schema, the long-lived actors, the frontend."""
+
+from __future__ import annotations
+
+import logging
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray import serve
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raymaker.actors.reaper import Reaper
+from raymaker.actors.runtime.select import available_runtimes
+from raymaker.platform.cluster import head
+from raymaker.platform.cluster.control import Control
+from raymaker.platform.cluster.frontend import FRONTEND_NAME, HEAD_RESOURCE, build_frontend
+from raymaker.platform.cluster.janitor import Janitor
+from raymaker.platform.cluster.reporter import CONTROL_NAME, NAMESPACE
+from raymaker.platform.database.engine import Database
+from raymaker.platform.errors import PlatformError
+from raymaker.platform.settings import Settings
+from raymaker.platform.cluster.site import site_of
+from raymaker.serving.proxy import start_serve
+
+CONTROL_THREADS = 64
+READY_TIMEOUT_S = 60.0
+
+
+def up(settings: Settings) -> head.HeadState:
+    """Start the platform, or see that it runs, and wait until it answers. Raises PlatformError."""
+    with head.exclusive(settings.home_path):
+        if (state := head.read_state(settings.home_path)) is not None:
+            return _finish_up(settings, state)
+        Database(settings.resolved_database_url).migrate()
+        if settings.ray_address is not None:
+            state = head.HeadState(settings.ray_address, settings.url, None, None, None)
+        else:
+            _check_port(settings)
+            state = head.start_head(settings)
+        head.write_state(settings.home_path, state)
+        try:
+            return _finish_up(settings, state)
+        except BaseException:
+            head.stop_head(state)
+            head.forget_state(settings.home_path, state)
+            raise
+
+
+def down(settings: Settings) -> bool:
+    """Stop the platform and every container it started. Returns False where it was not up.
+
+    Training jobs that were running start again, as a new attempt, at the next `up`; endpoints come back too.
+    """
+    with head.exclusive(settings.home_path):
+        state = head.read_state(settings.home_path)
+        if state is not None:
+            with _connected(state):
+                _take_down_actors(joined=state.pid is None)
+            head.stop_head(state)
+            head.forget_state(settings.home_path, state)
+        _remove_containers(settings)
+        return state is not None
+
+
+def status(settings: Settings, state: head.HeadState) -> dict[str, Any]:
+    """Tell where a platform that is up answers and what its cluster has."""
+    with _connected(state):
+        return {
+            "status": "up" if _answers(state.url) else "starting",
+            "url": state.url,
+            "home": str(settings.home_path),
+            "ray_address": state.address,
+            "dashboard_url": state.dashboard_url,
+            "nodes": sum(1 for node in ray.nodes() if node["Alive"]),
+            "resources": ray.cluster_resources(),
+            "available": ray.available_resources(),
+        }
+
+
+def _finish_up(settings: Settings, state: head.HeadState) -> head.HeadState:
+    """Bring up what is not up yet. Every step may be done again."""
+    with _connected(state):
+        _check_database(settings)
+        _place_actors(settings)
+        start_serve(settings.host, settings.port)
+        serve.run(build_frontend(settings), name=FRONTEND_NAME, route_prefix="/")
+        _wait_for_answer(state.url)
+    return state
+
+
+def _place_actors(settings: Settings) -> None:
+    control = ray.remote(Control).options(
+        name=CONTROL_NAME,
+        lifetime="detached",
+        get_if_exists=True,
+        max_restarts=-1,
+        max_concurrency=CONTROL_THREADS,
+        num_cpus=0,
+        resources={HEAD_RESOURCE: 0.001},
+    )
+    started = [control.remote(settings).wake.remote()]
+    for node in ray.nodes():
+        if node["Alive"]:
+            janitor = ray.remote(Janitor).options(
+                name=f"janitor/{node['NodeID']}",
+                lifetime="detached",
+                get_if_exists=True,
+                max_restarts=-1,
+                num_cpus=0,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+            )
+            started.append(janitor.remote(site_of(settings)).ready.remote())
+    ray.get(started, timeout=READY_TIMEOUT_S)
+
+
+def _take_down_actors(*, joined: bool) -> None:
+    """End what would start containers anew, then the endpoints, each by its own graceful way."""
+    for name in ray.util.list_named_actors():
+        if not joined or name == CONTROL_NAME or name.startswith(("training/", "janitor/")):
+            try:
+                ray.kill(ray.get_actor(name, namespace=NAMESPACE))
+            except ValueError:
+                continue
+    serve.shutdown()
+
+
+def _remove_containers(settings: Settings) -> None:
+    """Remove every container of this home: with the actors gone, nobody owns one."""
+    site = site_of(settings)
+    reaper = Reaper(available_runtimes(site.driver, site.home), site.home, reap_after_s=0)
+    while reaper.step(time.time()):
+        continue
+    reaper.step(time.time())
+
+
+def _check_database(settings: Settings) -> None:
+    nodes = sum(1 for node in ray.nodes() if node["Alive"])
+    if nodes > 1 and settings.resolved_database_url.startswith("sqlite"):
+        raise PlatformError(
+            f"The cluster has {nodes} nodes and the database is SQLite, which only one machine may open. "
+            "Set RAYMAKER_DATABASE_URL to a PostgreSQL database (postgresql://user@host/name)."
+        )
+
+
+def _check_port(settings: Settings) -> None:
+    if _answers(settings.url):
+        raise PlatformError(
+            f"Something already answers at {settings.url}. Stop it, or set RAYMAKER_PORT to a free port."
+        )
+
+
+@contextmanager
+def _connected(state: head.HeadState) -> Iterator[None]:
+    ray.init(address=state.address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _wait_for_answer(url: str) -> None:
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while not _answers(url):
+        if time.monotonic() > deadline:
+            raise PlatformError(f"The platform did not answer at {url} within {READY_TIMEOUT_S:.0f} s.")
+        time.sleep(0.05)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/ping", timeout=2) as answer:  # noqa: S310 - our own http URL
+            return bool(answer.status == 200)  # noqa: PLR2004
+    except (urllib.error.URLError, OSError):
+        return False

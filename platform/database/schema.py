@@ -1,0 +1,131 @@
+"""The tables, once for SQLite and PostgreSQL. Migrations under `migrations/` make them; a test holds the two equal.
+
+Names compare and sort byte by byte on both databases, since pages are cut by them. Times are epoch seconds.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+Name = Text().with_variant(Text(collation="C"), "postgresql")
+RowId = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite counts up only what is called INTEGER."""
+
+training_jobs = Table(
+    "training_jobs",
+    metadata,
+    Column("name", Name, primary_key=True),
+    Column("arn", Text, nullable=False),
+    Column("account", String(12), nullable=False),
+    Column("status", String(32), nullable=False),
+    Column("secondary", String(32), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("modified_at", Double, nullable=False),
+    Column("started_at", Double),
+    Column("ended_at", Double),
+    Column("stop_requested_at", Double),
+    Column("failure_reason", Text),
+    Column("exit_code", Integer),
+    Column("model_uri", Text),
+    Column("image_digest", Text),
+    Column("node_id", Text),
+    Column("request", JSON, nullable=False),
+    Column("transitions", JSON, nullable=False),
+    Index("ix_training_jobs_created", "created_at", "name"),
+    Index("ix_training_jobs_status", "status", "created_at", "name"),
+    Index("ix_training_jobs_modified", "modified_at"),
+    Index("ix_training_jobs_model", "model_uri"),
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("name", Name, primary_key=True),
+    Column("arn", Text, nullable=False),
+    Column("account", String(12), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("request", JSON, nullable=False),
+    Index("ix_models_created", "created_at", "name"),
+)
+
+endpoint_configs = Table(
+    "endpoint_configs",
+    metadata,
+    Column("name", Name, primary_key=True),
+    Column("arn", Text, nullable=False),
+    Column("account", String(12), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("request", JSON, nullable=False),
+    Index("ix_endpoint_configs_created", "created_at", "name"),
+)
+
+endpoints = Table(
+    "endpoints",
+    metadata,
+    Column("name", Name, primary_key=True),
+    Column("arn", Text, nullable=False),
+    Column("account", String(12), nullable=False),
+    Column("status", String(32), nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("modified_at", Double, nullable=False),
+    Column("running_count", Integer, nullable=False),
+    Column("failure_reason", Text),
+    Column("desired", JSON, nullable=False),
+    Column("deployed", JSON(none_as_null=True)),
+    Index("ix_endpoints_created", "created_at", "name"),
+    Index("ix_endpoints_status", "status", "created_at", "name"),
+)
+
+tags = Table(
+    "tags",
+    metadata,
+    Column("arn", Name, nullable=False),
+    Column("key", Name, nullable=False),
+    Column("value", Text, nullable=False),
+    PrimaryKeyConstraint("arn", "key"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("subject", Text, nullable=False),
+    Column("time", Double, nullable=False),
+    Column("kind", String(64), nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("message", Text, nullable=False),
+    Index("ix_events_subject", "subject", "id"),
+)
+
+metrics = Table(
+    "metrics",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("job_name", Name, ForeignKey("training_jobs.name", ondelete="CASCADE"), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("name", Name, nullable=False),
+    Column("time", Double, nullable=False),
+    Column("value", Double),  # null means NaN, which SQLite cannot hold
+    UniqueConstraint("job_name", "name", "attempt", "time", name="uq_metrics_said_once"),
+    Index("ix_metrics_job", "job_name", "id"),
+)

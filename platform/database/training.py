@@ -1,0 +1,144 @@
+"""Training jobs in the database: plain queries within a transaction, and the moves of reconciler and supervisors.
+
+What a legal move is stands in `transitions.py`; here it is loaded, made and written as one, with its event.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, delete, select, update
+
+from raymaker.actors.reports import JobReport, ReportRefused
+from raymaker.platform import transitions
+from raymaker.platform.database.engine import Database
+from raymaker.platform.database.events import delete_events, insert_event
+from raymaker.platform.database.schema import training_jobs
+from raymaker.platform.database.statements import Listing, clean_text, fetch_page, insert_new
+from raymaker.platform.database.tags import delete_all_tags
+from raymaker.platform.errors import ConflictException
+from raymaker.platform.records import (
+    EventRecord,
+    SecondaryStatus,
+    StatusTransition,
+    TrainingJobRecord,
+    TrainingJobStatus,
+)
+
+Move = Callable[[TrainingJobRecord], TrainingJobRecord]
+
+
+class JobMissing(Exception):
+    """There is no training job of that name (any more)."""
+
+
+def insert_training_job(connection: Connection, record: TrainingJobRecord) -> bool:
+    """Write a new job. False where the name is taken."""
+    return insert_new(connection, training_jobs, [_to_row(record)]) == 1
+
+
+def find_training_job(connection: Connection, name: str, *, lock: bool = False) -> TrainingJobRecord | None:
+    """Read one job; with `lock`, nobody else changes it before the transaction ends."""
+    statement = select(training_jobs).where(training_jobs.c.name == name)
+    row = connection.execute(statement.with_for_update() if lock else statement).mappings().one_or_none()
+    return _from_row(row) if row is not None else None
+
+
+def find_training_job_by_model(connection: Connection, model_uri: str) -> TrainingJobRecord | None:
+    """Read the job that stored its model there, the latest where several did."""
+    statement = select(training_jobs).where(training_jobs.c.model_uri == model_uri)
+    row = connection.execute(statement.order_by(training_jobs.c.created_at.desc()).limit(1)).mappings().one_or_none()
+    return _from_row(row) if row is not None else None
+
+
+def list_training_jobs(connection: Connection, listing: Listing) -> tuple[list[TrainingJobRecord], str | None]:
+    """Read one page of jobs, and the next page's token. Raises ValidationException for a bad token."""
+    page = fetch_page(connection, training_jobs, listing)
+    return [_from_row(row) for row in page.rows], page.next_token
+
+
+def save_training_job(connection: Connection, record: TrainingJobRecord) -> TrainingJobRecord:
+    """Write a changed job over the version it was read as, and return it as it is now.
+
+    Raises ConflictException where somebody else wrote meanwhile.
+    """
+    saved = dataclasses.replace(record, version=record.version + 1)
+    guard = (training_jobs.c.name == record.name) & (training_jobs.c.version == record.version)
+    if connection.execute(update(training_jobs).where(guard).values(_to_row(saved))).rowcount != 1:
+        raise ConflictException(f"Training job {record.name} was changed by somebody else meanwhile. Try again.")
+    return saved
+
+
+def delete_training_job(connection: Connection, record: TrainingJobRecord) -> None:
+    """Forget a job with its metrics, events and tags."""
+    connection.execute(delete(training_jobs).where(training_jobs.c.name == record.name))
+    delete_events(connection, record.arn)
+    delete_all_tags(connection, record.arn)
+
+
+def unfinished_training_jobs(database: Database) -> list[TrainingJobRecord]:
+    """Read all jobs that have not ended, oldest first."""
+    unfinished = [status for status in TrainingJobStatus if not status.ended]
+    statement = select(training_jobs).where(training_jobs.c.status.in_(unfinished))
+    with database.reading() as connection:
+        rows = connection.execute(statement.order_by(training_jobs.c.created_at, training_jobs.c.name)).mappings()
+        return [_from_row(row) for row in rows]
+
+
+def move_training_job(connection: Connection, name: str, move: Move) -> TrainingJobRecord:
+    """Load a job, move it, write it where that changed it, and note what it does now as an event. Raises JobMissing."""
+    record = find_training_job(connection, name, lock=True)
+    if record is None:
+        raise JobMissing(f"there is no training job {name}")
+    moved = move(record)
+    if moved == record:
+        return record
+    if moved.secondary is not record.secondary or moved.attempt != record.attempt:
+        message = f"{moved.message}: {moved.failure_reason}" if moved.failure_reason else moved.message
+        insert_event(connection, EventRecord(moved.arn, moved.modified_at, moved.secondary, message, moved.attempt))
+    return save_training_job(connection, moved)
+
+
+def apply_report(database: Database, report: JobReport, now: float) -> None:
+    """Take one report of an attempt; durable when it returns.
+
+    Raises ReportRefused where the attempt must stop: a later one is the job's, or the job has ended or was deleted.
+    """
+    try:
+        with database.transaction() as connection:
+            move_training_job(connection, report.job_name, lambda job: transitions.apply_report(job, report, now))
+    except JobMissing as error:
+        raise ReportRefused(f"{error}: it was deleted") from error
+
+
+def mark_pending(database: Database, name: str, reason: str, now: float) -> None:
+    """Say why a job waits; writes only where the reason is new. Raises IllegalMove, JobMissing."""
+    with database.transaction() as connection:
+        move_training_job(connection, name, lambda job: transitions.mark_pending(job, reason, now))
+
+
+def start_attempt(database: Database, name: str, now: float, node_id: str | None = None) -> TrainingJobRecord:
+    """Begin a waiting job's first attempt, and return the job with it. Raises IllegalMove, JobMissing."""
+    with database.transaction() as connection:
+        return move_training_job(connection, name, lambda job: transitions.start_attempt(job, now, node_id))
+
+
+def lose_attempt(database: Database, name: str, attempt: int, reason: str, now: float) -> TrainingJobRecord:
+    """Give up an attempt whose machine is gone, and return the job as it goes on. Raises JobMissing."""
+    with database.transaction() as connection:
+        return move_training_job(connection, name, lambda job: transitions.lose_attempt(job, attempt, reason, now))
+
+
+def _to_row(record: TrainingJobRecord) -> dict[str, Any]:
+    row = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+    row["transitions"] = [[stay.status, stay.started_at, stay.ended_at, stay.message] for stay in record.transitions]
+    row["failure_reason"] = clean_text(record.failure_reason) if record.failure_reason is not None else None
+    return row
+
+
+def _from_row(row: RowMapping) -> TrainingJobRecord:
+    stays = tuple(StatusTransition(SecondaryStatus(status), *rest) for status, *rest in row["transitions"])
+    states = {"status": TrainingJobStatus(row["status"]), "secondary": SecondaryStatus(row["secondary"])}
+    return TrainingJobRecord(**{**row, **states, "transitions": stays})

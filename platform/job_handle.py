@@ -1,0 +1,190 @@
+"""A training job as its user holds it: wait for it, read its log and numbers, fetch its model, deploy it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from raymaker.platform.client_errors import JobFailed, RaymakerError, RequestRefused
+from raymaker.platform.client_settings import read_settings
+from raymaker.platform.connection import Answer, Connection
+from raymaker.platform.endpoint_handle import Endpoint
+from raymaker.platform.log_reader import TRAINING_GROUP, LogEvent, LogReader
+from raymaker.platform.names import given
+from raymaker.platform.polling import Clock, look_until
+from raymaker.platform.progress import progress_display
+
+if TYPE_CHECKING:
+    from raymaker.actors.storage import ObjectStore
+
+ENDED = {"Completed", "Failed", "Stopped"}
+LAST_LINES_COUNT = 20
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number that a job's log said."""
+
+    name: str
+    value: float
+    time: dt.datetime
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """A job on the platform, known by its name. Making a handle asks nothing and changes nothing."""
+
+    name: str
+    connection: Connection = field(repr=False)
+    clock: Clock = field(default_factory=Clock, repr=False)
+
+    def describe(self) -> Answer:
+        """Return DescribeTrainingJob's answer. Raises RequestRefused where there is no such job."""
+        return self.connection.call("describe_training_job", TrainingJobName=self.name)
+
+    @property
+    def status(self) -> str:
+        """InProgress, Completed, Failed, Stopping or Stopped."""
+        return str(self.describe()["TrainingJobStatus"])
+
+    def wait(self, timeout_s: float | None = None, *, progress: bool = True) -> TrainingJob:
+        """Wait until the job has ended, completed or stopped. Raises JobFailed with its last lines, WaitTimeout."""
+        with progress_display(self.name, shown=progress) as show:
+
+            def look() -> Answer:
+                seen = self.describe()
+                show(seen["SecondaryStatus"], _message(seen))
+                return seen
+
+            last = look_until(
+                look,
+                lambda seen: seen["TrainingJobStatus"] in ENDED,
+                what=f"training job {self.name} has not ended",
+                timeout_s=timeout_s,
+                clock=self.clock,
+            )
+        if last["TrainingJobStatus"] == "Failed":
+            raise JobFailed(self.name, last.get("FailureReason", "no reason given"), self._last_lines())
+        return self
+
+    def logs(self, *, follow: bool = False) -> Iterator[str]:
+        """Yield the lines of the job's log; with `follow`, go on until the job has ended."""
+        return (event.text for event in self.log_events(follow=follow))
+
+    def log_events(self, *, follow: bool = False) -> Iterator[LogEvent]:
+        """Yield the lines with their times and streams."""
+        reader = self._log_reader()
+        return reader.follow(lambda: self.status in ENDED, self.clock) if follow else reader.read_new()
+
+    def metrics(self) -> dict[str, list[float]]:
+        """Return every metric's values by its name, oldest first."""
+        columns: dict[str, list[float]] = {}
+        for metric in self.metric_points():
+            columns.setdefault(metric.name, []).append(metric.value)
+        return columns
+
+    def metric_points(self, name: str | None = None) -> Iterator[Metric]:
+        """Yield what the log said of one metric, or of all, oldest first, with the times."""
+        asked = {"MetricName": name} if name else {}
+        for item in self.connection.items("get_training_metrics", "Metrics", TrainingJobName=self.name, **asked):
+            yield Metric(item["MetricName"], item["Value"], item["Timestamp"])
+
+    def events(self) -> list[Answer]:
+        """Return what happened to the job, oldest first."""
+        return list(self.connection.items("list_events", "Events", TrainingJobName=self.name))
+
+    @property
+    def model_uri(self) -> str:
+        """Where the job's model lies. Raises RaymakerError where there is none (yet)."""
+        seen = self.describe()
+        status, uri = seen["TrainingJobStatus"], seen.get("ModelArtifacts", {}).get("S3ModelArtifacts")
+        if status in ENDED and uri:
+            return str(uri)
+        raise RaymakerError(
+            f"training job {self.name} is {status} and has no model. "
+            "A model is stored when a job completes or is stopped; call wait() first."
+        )
+
+    def download_model(self, folder: str | Path) -> Path:
+        """Unpack the job's model into a folder that is missing or empty, and return the folder."""
+        from raymaker.actors import artifacts, errors
+
+        target = Path(folder).expanduser().absolute()
+        try:
+            artifacts.unpack(open_store(), self.model_uri, target)
+        except errors.WorkError as error:
+            raise RaymakerError(f"the model of training job {self.name} could not be fetched: {error}") from error
+        return target
+
+    def stop(self, *, wait: bool = False) -> None:
+        """Stop the job; what it has made so far is kept as its model. Stopping an ended job is refused."""
+        self.connection.call("stop_training_job", TrainingJobName=self.name)
+        if wait:
+            self.wait(progress=False)
+
+    def delete(self) -> None:
+        """Delete the record of an ended job. Its model stays where it was stored."""
+        self.connection.call("delete_training_job", TrainingJobName=self.name)
+
+    def deploy(
+        self,
+        name: str | None = None,
+        *,
+        instance_type: str | None = None,
+        instance_count: int = 1,
+        environment: Mapping[str, str] | None = None,
+        startup_timeout_s: int | None = None,
+        wait: bool = True,
+    ) -> Endpoint:
+        """Serve the job's model behind an endpoint. The name is made up where none is given.
+
+        An endpoint of that name is updated to it, and serves what it served before until then. `instance_type` None
+        is the job's own. Raises EndpointFailed when waiting for it and it does not come up.
+        """
+        before = Endpoint(name, self.connection).config_name if name else None
+        answer = self.connection.call(
+            "deploy",
+            TrainingJobName=self.name,
+            **given(
+                EndpointName=name,
+                InstanceType=instance_type,
+                InitialInstanceCount=instance_count,
+                Environment=dict(environment or {}) or None,
+                ContainerStartupHealthCheckTimeoutInSeconds=startup_timeout_s,
+            ),
+        )
+        endpoint = Endpoint(answer["EndpointName"], self.connection, self.clock)
+        return endpoint.wait_for(answer["EndpointConfigName"], before) if wait else endpoint
+
+    def _log_reader(self) -> LogReader:
+        return LogReader(self.connection, TRAINING_GROUP, f"{self.name}/")
+
+    def _last_lines(self) -> list[str]:
+        try:
+            return self._log_reader().last_lines(LAST_LINES_COUNT)
+        except RequestRefused:  # the reason is what matters; the lines only help
+            return []
+
+
+def open_store() -> ObjectStore:
+    """Open the object stores as the settings of this machine say."""
+    from raymaker.actors.storage import ObjectStore, StoreConfig
+
+    settings = read_settings()
+    return ObjectStore(
+        StoreConfig(
+            s3_endpoint_url=settings.s3_endpoint_url,
+            s3_access_key_id=settings.s3_access_key_id,
+            s3_secret_access_key=settings.s3_secret_access_key,
+            region=settings.region,
+        )
+    )
+
+
+def _message(seen: Answer) -> str:
+    """The job's latest status message, for instance what it waits for."""
+    transitions = seen.get("SecondaryStatusTransitions") or [{}]
+    return str(transitions[-1].get("StatusMessage", ""))

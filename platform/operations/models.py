@@ -1,0 +1,150 @@
+"""Models: create, describe, list, delete. A model is one scoring container and its data for now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection
+
+from raymaker.platform.database import hosting, training
+from raymaker.platform.database.tags import put_tags
+from raymaker.platform.errors import ValidationException
+from raymaker.platform.operations.checks import read_listing, read_tags, refuse_fields, without_tags
+from raymaker.platform.operations.naming import MODEL, TRAINING_JOB, already_exists, as_time, make_arn, not_found
+from raymaker.platform.operations.registry import Answer, Context, Request, operation
+from raymaker.platform.records import ModelRecord, TrainingJobRecord
+from raymaker.platform.specs import JOB_SCHEME, job_named_by, model_data_uri
+
+_ONE_MODEL = "a container serves one model for now; leave it out and give ModelDataUrl"
+_HONOURED_NOWHERE = {
+    "ImageConfig.RepositoryAuthConfig": "registry credentials come from the docker configuration of the machine",
+    "MultiModelConfig": _ONE_MODEL,
+    "AdditionalModelDataSources": _ONE_MODEL,
+    "ModelPackageName": "there are no model packages; give Image and ModelDataUrl",
+    "InferenceSpecificationName": "there are no model packages; give Image and ModelDataUrl",
+    "ModelDataSource.S3DataSource.HubAccessConfig": "there is no model hub; give the objects' own URI",
+    "ModelDataSource.S3DataSource.ManifestS3Uri": "give S3Uri",
+    "ModelDataSource.S3DataSource.ETag": "objects are not pinned; leave it out",
+    "ModelDataSource.S3DataSource.ManifestEtag": "objects are not pinned; leave it out",
+}
+_FORMS = {("S3Prefix", "None"), ("S3Prefix", "Gzip"), ("S3Object", "Gzip")}
+
+
+@operation("CreateModel")
+def create_model(context: Context, request: Request) -> Answer:
+    """Accept a model. Nothing is read from its data before an endpoint uses it."""
+    container = _find_container(request)
+    tags = read_tags(request)
+    record = new_model(context, request["ModelName"], without_tags(request))
+    with context.database.transaction() as connection:
+        _check_origin(context, connection, container)
+        if not hosting.insert_model(connection, record):
+            raise already_exists(context, MODEL, record.name)
+        put_tags(connection, record.arn, tags)
+    return {"ModelArn": record.arn}
+
+
+@operation("DescribeModel")
+def describe_model(context: Context, request: Request) -> Answer:
+    """Tell what a model was created with."""
+    with context.database.reading() as connection:
+        record = find_model(context, connection, request["ModelName"])
+    return {**record.request, "ModelName": record.name, **_name_arn_and_time(record)}
+
+
+@operation("ListModels")
+def list_models(context: Context, request: Request) -> Answer:
+    """Tell of models, a page at a time."""
+    with context.database.reading() as connection:
+        records, token = hosting.list_models(connection, read_listing(request, default_order="Descending"))
+    return {
+        "Models": [{"ModelName": record.name, **_name_arn_and_time(record)} for record in records],
+        "NextToken": token,
+    }
+
+
+@operation("DeleteModel")
+def delete_model(context: Context, request: Request) -> Answer:
+    """Forget a model. Its data stays, and endpoints that run it go on."""
+    with context.database.transaction() as connection:
+        hosting.delete_model(connection, find_model(context, connection, request["ModelName"]))
+    return {}
+
+
+def new_model(context: Context, name: str, request: Request) -> ModelRecord:
+    """Make the record of a model that is accepted now."""
+    return ModelRecord(name, make_arn(context, MODEL, name), context.account, request, context.now())
+
+
+def find_model(context: Context, connection: Connection, name: str) -> ModelRecord:
+    """Read a model. Raises ValidationException where there is none."""
+    record = hosting.find_model(connection, name)
+    if record is None:
+        raise not_found(context, MODEL, name)
+    return record
+
+
+def find_origin(connection: Connection, container: Any) -> TrainingJobRecord | None:
+    """Find the training job that stored a container's model data, None where none known here did."""
+    uri = model_data_uri(container)
+    if uri is None:
+        return None
+    if uri.startswith(JOB_SCHEME):
+        return training.find_training_job(connection, job_named_by(uri))
+    return training.find_training_job_by_model(connection, uri)
+
+
+def _find_container(request: Request) -> Request:
+    """Take out the one container, checked. Raises ValidationException that names the field."""
+    if request.get("InferenceExecutionConfig", {}).get("Mode", "Serial") != "Serial":
+        raise ValidationException("InferenceExecutionConfig.Mode Direct goes with several containers: leave it out")
+    containers = [request["PrimaryContainer"]] if "PrimaryContainer" in request else []
+    containers += request.get("Containers", [])
+    if not containers:
+        raise ValidationException("PrimaryContainer is missing: give Image, ModelDataUrl or both in it")
+    if len(containers) > 1:
+        raise ValidationException("Containers: several containers in one model are not supported yet; give one")
+    path = "PrimaryContainer" if "PrimaryContainer" in request else "Containers[0]"
+    _check_container(containers[0], path)
+    container: Request = containers[0]
+    return container
+
+
+def _check_container(container: Request, path: str) -> None:
+    refuse_fields({path: container}, {f"{path}.{field}": reason for field, reason in _HONOURED_NOWHERE.items()})
+    if container.get("Mode", "SingleModel") != "SingleModel":
+        raise ValidationException(f"{path}.Mode {container['Mode']} is not supported yet: use SingleModel")
+    if "ModelDataUrl" in container and "ModelDataSource" in container:
+        raise ValidationException(f"{path} has both ModelDataUrl and ModelDataSource: give one")
+    if "ModelDataSource" in container:
+        _check_data_source(container["ModelDataSource"], f"{path}.ModelDataSource")
+    if "Image" not in container and model_data_uri(container) is None:
+        raise ValidationException(f"{path} needs Image, or the ModelDataUrl of a training job whose image serves it")
+
+
+def _check_data_source(source: Request, path: str) -> None:
+    objects = source.get("S3DataSource")
+    if objects is None:
+        raise ValidationException(f"{path} needs S3DataSource")
+    form = (objects["S3DataType"], objects["CompressionType"])
+    if form not in _FORMS:
+        raise ValidationException(
+            f"{path}.S3DataSource: S3DataType {form[0]} with CompressionType {form[1]} is not supported: "
+            "use S3Prefix with None for a folder of files, S3Object with Gzip for an archive"
+        )
+
+
+def _check_origin(context: Context, connection: Connection, container: Request) -> None:
+    """See that the job a model is said to come from is there, and that some job gives the image where none is named."""
+    uri = model_data_uri(container)
+    origin = find_origin(connection, container)
+    if uri is not None and uri.startswith(JOB_SCHEME) and origin is None:
+        raise not_found(context, TRAINING_JOB, job_named_by(uri))
+    if "Image" not in container and origin is None:
+        raise ValidationException(
+            f"Image is missing, and no training job known here stored {uri}, whose image could be used: name an Image"
+        )
+
+
+def _name_arn_and_time(record: ModelRecord) -> dict[str, Any]:
+    return {"ModelArn": record.arn, "CreationTime": as_time(record.created_at)}

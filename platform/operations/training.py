@@ -1,0 +1,170 @@
+"""Training jobs: create, describe, list, stop, delete. Creating one only writes its record; `reconcile` starts it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raymaker.platform import transitions
+from raymaker.platform.database import metrics, training
+from raymaker.platform.database.tags import put_tags
+from raymaker.platform.errors import ResourceInUse, ValidationException
+from raymaker.platform.operations.checks import read_listing, read_tags, without_tags
+from raymaker.platform.operations.naming import TRAINING_JOB, as_time, make_arn, not_found
+from raymaker.platform.operations.registry import Answer, Context, Request, operation
+from raymaker.platform.operations.training_checks import check_training_request
+from raymaker.platform.records import MetricRecord, StatusTransition, TrainingJobRecord
+from raymaker.platform.specs import is_isolated, max_runtime_s, model_location
+
+_DESCRIBED_AS_GIVEN = (
+    "HyperParameters",
+    "AlgorithmSpecification",
+    "RoleArn",
+    "InputDataConfig",
+    "OutputDataConfig",
+    "ResourceConfig",
+    "VpcConfig",
+    "EnableInterContainerTrafficEncryption",
+    "EnableManagedSpotTraining",
+    "CheckpointConfig",
+    "DebugHookConfig",
+    "DebugRuleConfigurations",
+    "ExperimentConfig",
+    "ProfilerConfig",
+    "ProfilerRuleConfigurations",
+    "Environment",
+    "RetryStrategy",
+    "RemoteDebugConfig",
+    "InfraCheckConfig",
+)
+
+
+@operation("CreateTrainingJob")
+def create_training_job(context: Context, request: Request) -> Answer:
+    """Accept a job: durable when this answers. Raises ResourceInUse where the name is taken."""
+    check_training_request(context, request)
+    tags = read_tags(request)
+    name = request["TrainingJobName"]
+    arn = make_arn(context, TRAINING_JOB, name)
+    record = transitions.create_training_job(name, arn, context.account, without_tags(request), context.now())
+    with context.database.transaction() as connection:
+        if not training.insert_training_job(connection, record):
+            raise ResourceInUse(
+                "Training job names must be unique within an AWS account and region, and a training job with this "
+                f"name already exists ({arn})"
+            )
+        put_tags(connection, arn, tags)
+    context.cluster.wake()
+    return {"TrainingJobArn": arn}
+
+
+@operation("DescribeTrainingJob")
+def describe_training_job(context: Context, request: Request) -> Answer:
+    """Tell everything about a job."""
+    with context.database.reading() as connection:
+        record = training.find_training_job(connection, request["TrainingJobName"])
+        if record is None:
+            raise not_found(context, TRAINING_JOB, request["TrainingJobName"])
+        final = metrics.final_metrics(connection, record.name)
+    return _describe(context, record, final)
+
+
+@operation("ListTrainingJobs")
+def list_training_jobs(context: Context, request: Request) -> Answer:
+    """Tell of jobs, a page at a time."""
+    if "WarmPoolStatusEquals" in request or "TrainingPlanArnEquals" in request:
+        return {"TrainingJobSummaries": []}  # no job here has a warm pool or a training plan
+    with context.database.reading() as connection:
+        records, token = training.list_training_jobs(connection, read_listing(request, default_order="Ascending"))
+    return {"TrainingJobSummaries": [_summarise(record) for record in records], "NextToken": token}
+
+
+@operation("StopTrainingJob")
+def stop_training_job(context: Context, request: Request) -> Answer:
+    """Ask a job to stop; one that waits is Stopped when this answers."""
+    name, now = request["TrainingJobName"], context.now()
+
+    def stop(record: TrainingJobRecord) -> TrainingJobRecord:
+        if record.status.ended:
+            raise ValidationException(
+                f"The request was rejected because the training job is in status {record.status}."
+            )
+        return transitions.request_stop(record, now)
+
+    try:
+        with context.database.transaction() as connection:
+            training.move_training_job(connection, name, stop)
+    except training.JobMissing:
+        raise not_found(context, TRAINING_JOB, name) from None
+    context.cluster.wake()
+    return {}
+
+
+@operation("DeleteTrainingJob")
+def delete_training_job(context: Context, request: Request) -> Answer:
+    """Forget a job that has ended. What it stored stays. Raises ResourceInUse for one that has not."""
+    with context.database.transaction() as connection:
+        record = training.find_training_job(connection, request["TrainingJobName"], lock=True)
+        if record is None:
+            raise not_found(context, TRAINING_JOB, request["TrainingJobName"])
+        if not record.status.ended:
+            raise ResourceInUse(
+                f"Training job {record.name} is in status {record.status} and cannot be deleted. "
+                "Stop it and wait for its end first"
+            )
+        training.delete_training_job(connection, record)
+    return {}
+
+
+def _describe(context: Context, record: TrainingJobRecord, final: list[MetricRecord]) -> Answer:
+    answer: Answer = {key: record.request[key] for key in _DESCRIBED_AS_GIVEN if key in record.request}
+    return answer | {
+        "TrainingJobName": record.name,
+        "TrainingJobArn": record.arn,
+        "TrainingJobStatus": record.status,
+        "SecondaryStatus": record.secondary,
+        "SecondaryStatusTransitions": [_describe_transition(stay) for stay in record.transitions],
+        "FailureReason": record.failure_reason,
+        "ModelArtifacts": {"S3ModelArtifacts": _model_artifacts(record)},
+        "StoppingCondition": {
+            **record.request.get("StoppingCondition", {}),
+            "MaxRuntimeInSeconds": max_runtime_s(record.request),
+        },
+        "EnableNetworkIsolation": is_isolated(record.request, context.settings),
+        "CreationTime": as_time(record.created_at),
+        "LastModifiedTime": as_time(record.modified_at),
+        "TrainingStartTime": as_time(record.started_at),
+        "TrainingEndTime": as_time(record.ended_at),
+        "TrainingTimeInSeconds": record.training_time_s,
+        "BillableTimeInSeconds": record.training_time_s,
+        "FinalMetricDataList": [_describe_metric(metric) for metric in final],
+    }
+
+
+def _model_artifacts(record: TrainingJobRecord) -> str:
+    """Where the model lies, or will lie while the job goes on; '' where it ended without one."""
+    return (record.model_uri or "") if record.status.ended else model_location(record.name, record.request)
+
+
+def _describe_transition(stay: StatusTransition) -> dict[str, Any]:
+    return {
+        "Status": stay.status,
+        "StartTime": as_time(stay.started_at),
+        "EndTime": as_time(stay.ended_at),
+        "StatusMessage": stay.message,
+    }
+
+
+def _describe_metric(metric: MetricRecord) -> dict[str, Any]:
+    return {"MetricName": metric.name, "Value": metric.value, "Timestamp": as_time(metric.time)}
+
+
+def _summarise(record: TrainingJobRecord) -> dict[str, Any]:
+    return {
+        "TrainingJobName": record.name,
+        "TrainingJobArn": record.arn,
+        "TrainingJobStatus": record.status,
+        "SecondaryStatus": record.secondary,
+        "CreationTime": as_time(record.created_at),
+        "LastModifiedTime": as_time(record.modified_at),
+        "TrainingEndTime": as_time(record.ended_at),
+    }

@@ -1,0 +1,279 @@
+"""Every legal move of a training job or an endpoint, as pure functions: (record, what happened, now) -> next record.
+
+A move that changes nothing returns a record equal to the one it was given. Writing the next record down, guarded
+against whoever wrote meanwhile, is `database/`'s matter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from raymaker.actors.reports import JobReport, Outcome, ReportRefused
+from raymaker.platform.records import (
+    Deployment,
+    EndpointRecord,
+    EndpointStatus,
+    SecondaryStatus,
+    StatusTransition,
+    TrainingJobRecord,
+    TrainingJobStatus,
+)
+
+MAX_ATTEMPTS = 3
+"""How often a job is started in all when machines fail under it and its request has no RetryStrategy."""
+
+_PHASE_ORDER = (
+    SecondaryStatus.PENDING,
+    SecondaryStatus.RESTARTING,
+    SecondaryStatus.STARTING,
+    SecondaryStatus.DOWNLOADING_IMAGE,
+    SecondaryStatus.DOWNLOADING,
+    SecondaryStatus.TRAINING,
+    SecondaryStatus.STOPPING,
+    SecondaryStatus.UPLOADING,
+)
+"""An attempt only goes forward through these. Each attempt begins anew."""
+
+_REPORTABLE = frozenset(_PHASE_ORDER[2:]) - {SecondaryStatus.STOPPING}
+
+_ENDS: Mapping[Outcome, tuple[TrainingJobStatus, SecondaryStatus]] = {
+    Outcome.COMPLETED: (TrainingJobStatus.COMPLETED, SecondaryStatus.COMPLETED),
+    Outcome.FAILED: (TrainingJobStatus.FAILED, SecondaryStatus.FAILED),
+    Outcome.STOPPED: (TrainingJobStatus.STOPPED, SecondaryStatus.STOPPED),
+    Outcome.TIMED_OUT: (TrainingJobStatus.STOPPED, SecondaryStatus.MAX_RUNTIME_EXCEEDED),
+}
+
+
+class IllegalMove(Exception):
+    """The record is in a state from which it cannot be moved so. The message names both."""
+
+
+def create_training_job(name: str, arn: str, account: str, request: Mapping[str, Any], now: float) -> TrainingJobRecord:
+    """Return the record of a job that was just accepted."""
+    return TrainingJobRecord(
+        name=name,
+        arn=arn,
+        account=account,
+        request=request,
+        status=TrainingJobStatus.IN_PROGRESS,
+        secondary=SecondaryStatus.STARTING,
+        transitions=(
+            StatusTransition(SecondaryStatus.STARTING, now, None, "Waiting for the platform to place the job"),
+        ),
+        created_at=now,
+        modified_at=now,
+    )
+
+
+def mark_pending(record: TrainingJobRecord, reason: str, now: float) -> TrainingJobRecord:
+    """Say why a job that was never started has to wait. Raises IllegalMove once it was started or has ended."""
+    _require_never_started(record, "be queued")
+    return _enter(record, SecondaryStatus.PENDING, reason, now)
+
+
+def start_attempt(record: TrainingJobRecord, now: float, node_id: str | None = None) -> TrainingJobRecord:
+    """Begin the first attempt of a waiting job. Raises IllegalMove once one was begun, or after a stop."""
+    _require_never_started(record, "be started")
+    started = _enter(record, SecondaryStatus.STARTING, "Starting the training job", now)
+    return dataclasses.replace(started, attempt=1, node_id=node_id, modified_at=now)
+
+
+def request_stop(record: TrainingJobRecord, now: float) -> TrainingJobRecord:
+    """Ask a job to stop: at once where nothing was started, else by way of Stopping. Asking twice changes nothing.
+
+    Raises IllegalMove when the job has ended.
+    """
+    if record.status.ended:
+        _refuse_move(record, "be stopped")
+    if record.status is TrainingJobStatus.STOPPING:
+        return record
+    asked = dataclasses.replace(record, stop_requested_at=now)
+    if record.attempt == 0:
+        return _end(asked, Outcome.STOPPED, "Training job stopped before it was started", now)
+    stopping = _enter(asked, SecondaryStatus.STOPPING, "Stopping the training job", now)
+    return dataclasses.replace(stopping, status=TrainingJobStatus.STOPPING)
+
+
+def apply_report(record: TrainingJobRecord, report: JobReport, now: float) -> TrainingJobRecord:
+    """Take one report of the job's current attempt.
+
+    A repeat, or a phase that the attempt has left behind, moves nothing. Raises ReportRefused for another attempt's
+    report and for one after the end, ValueError for a phase that is none.
+    """
+    if report.attempt != record.attempt:
+        raise ReportRefused(
+            f"attempt {report.attempt} of training job {record.name} is not the job's: attempt {record.attempt} is"
+        )
+    if record.status.ended:
+        return _hear_again(record, report)
+    learned = _learn(record, report)
+    if report.outcome is not None:
+        return _end(learned, report.outcome, report.message, now)
+    phase = SecondaryStatus(report.phase)
+    if phase is SecondaryStatus.INTERRUPTED:
+        return lose_attempt(record, report.attempt, report.message, now)
+    if phase not in _REPORTABLE:
+        raise ValueError(f"phase {report.phase} of training job {record.name} is not one that an attempt can be in")
+    if _PHASE_ORDER.index(phase) < _PHASE_ORDER.index(record.secondary):
+        return learned
+    return _enter(learned, phase, report.message, now)
+
+
+def lose_attempt(record: TrainingJobRecord, attempt: int, reason: str, now: float) -> TrainingJobRecord:
+    """Give up an attempt whose machine or container is gone; the next one begins, or the job fails or stops here.
+
+    From this record on the lost attempt is fenced. Losing an attempt that is not the job's, or after the job's end,
+    changes nothing.
+    """
+    if record.status.ended or attempt != record.attempt or attempt == 0:
+        return record
+    if record.status is TrainingJobStatus.STOPPING:
+        return _end(record, Outcome.STOPPED, f"Training job stopped. Its machine was lost meanwhile: {reason}", now)
+    if attempt >= max_attempts(record):
+        failure = f"InternalServerError: attempt {attempt} of {max_attempts(record)} was lost: {reason}"
+        return _end(dataclasses.replace(record, failure_reason=failure), Outcome.FAILED, "Training job failed", now)
+    restarting = _enter(record, SecondaryStatus.RESTARTING, f"Attempt {attempt} was lost: {reason}", now)
+    return dataclasses.replace(restarting, attempt=attempt + 1, started_at=None, ended_at=None, node_id=None)
+
+
+def max_attempts(record: TrainingJobRecord) -> int:
+    """How often the job may be started in all: RetryStrategy's retries and the first start."""
+    strategy = record.request.get("RetryStrategy")
+    return int(strategy["MaximumRetryAttempts"]) + 1 if strategy else MAX_ATTEMPTS
+
+
+def create_endpoint(name: str, arn: str, account: str, desired: Deployment, now: float) -> EndpointRecord:
+    """Return the record of an endpoint that was just accepted."""
+    return EndpointRecord(
+        name=name,
+        arn=arn,
+        account=account,
+        status=EndpointStatus.CREATING,
+        generation=1,
+        desired=desired,
+        created_at=now,
+        modified_at=now,
+    )
+
+
+def update_endpoint(record: EndpointRecord, desired: Deployment, now: float) -> EndpointRecord:
+    """Ask for another deployment. Raises IllegalMove while an earlier request is under way."""
+    if record.status not in _UPDATABLE:
+        raise IllegalMove(f"endpoint {record.name} cannot be updated: it is {record.status}")
+    return dataclasses.replace(
+        record,
+        status=EndpointStatus.UPDATING,
+        generation=record.generation + 1,
+        desired=desired,
+        failure_reason=None,
+        modified_at=now,
+    )
+
+
+def delete_endpoint(record: EndpointRecord, now: float) -> EndpointRecord:
+    """Ask for an endpoint to be taken away. Always legal; asking twice changes nothing."""
+    if record.status is EndpointStatus.DELETING:
+        return record
+    return dataclasses.replace(record, status=EndpointStatus.DELETING, modified_at=now)
+
+
+def endpoint_healthy(record: EndpointRecord, generation: int, running_count: int, now: float) -> EndpointRecord:
+    """Take the news that a generation answers on all its replicas. An older generation's news changes nothing."""
+    if generation != record.generation or record.status in {EndpointStatus.DELETING, EndpointStatus.FAILED}:
+        return record
+    if record.status is EndpointStatus.IN_SERVICE:
+        return dataclasses.replace(record, running_count=running_count)
+    return dataclasses.replace(
+        record,
+        status=EndpointStatus.IN_SERVICE,
+        deployed=record.desired,
+        running_count=running_count,
+        modified_at=now,
+    )
+
+
+def endpoint_failed(record: EndpointRecord, generation: int, reason: str, now: float) -> EndpointRecord:
+    """Take the news that a generation cannot come up: an update goes back, a first deployment has failed.
+
+    One that was in service stays so, since its replicas are replaced. An older generation's news changes nothing.
+    """
+    if generation != record.generation or record.status not in _COMING_UP:
+        return record
+    if record.status is EndpointStatus.UPDATING and record.deployed is not None:
+        return dataclasses.replace(
+            record,
+            status=EndpointStatus.ROLLING_BACK,
+            generation=record.generation + 1,
+            desired=record.deployed,
+            failure_reason=reason,
+            modified_at=now,
+        )
+    rolling_back = record.status is EndpointStatus.ROLLING_BACK
+    status = EndpointStatus.UPDATE_ROLLBACK_FAILED if rolling_back else EndpointStatus.FAILED
+    if rolling_back:
+        reason = f"{record.failure_reason} Going back failed too: {reason}"
+    return dataclasses.replace(record, status=status, failure_reason=reason, running_count=0, modified_at=now)
+
+
+_UPDATABLE = frozenset({EndpointStatus.IN_SERVICE, EndpointStatus.FAILED, EndpointStatus.UPDATE_ROLLBACK_FAILED})
+_COMING_UP = frozenset({EndpointStatus.CREATING, EndpointStatus.UPDATING, EndpointStatus.ROLLING_BACK})
+
+
+def _require_never_started(record: TrainingJobRecord, move: str) -> None:
+    if record.status is not TrainingJobStatus.IN_PROGRESS or record.attempt != 0:
+        _refuse_move(record, move)
+
+
+def _refuse_move(record: TrainingJobRecord, move: str) -> NoReturn:
+    state = f"{record.status} ({record.secondary}), attempt {record.attempt}"
+    raise IllegalMove(f"training job {record.name} cannot {move}: it is {state}")
+
+
+def _hear_again(record: TrainingJobRecord, report: JobReport) -> TrainingJobRecord:
+    """Take the repeat of a job's last report, whose acknowledgement was lost; refuse anything else after the end."""
+    if report.outcome is not None and _ENDS[report.outcome] == (record.status, record.secondary):
+        return record
+    raise ReportRefused(f"training job {record.name} has ended: it is {record.status} ({record.secondary})")
+
+
+def _learn(record: TrainingJobRecord, report: JobReport) -> TrainingJobRecord:
+    """Keep the facts that a report carries; what it leaves out stays as it is."""
+    facts = {
+        "started_at": report.training_started_at,
+        "ended_at": report.training_ended_at,
+        "failure_reason": report.failure_reason,
+        "exit_code": report.exit_code,
+        "model_uri": report.model_uri,
+        "image_digest": report.image_digest,
+        "node_id": report.details.get("node") or None,
+    }
+    return dataclasses.replace(record, **{name: fact for name, fact in facts.items() if fact is not None})  # type: ignore[arg-type]
+
+
+def _enter(record: TrainingJobRecord, secondary: SecondaryStatus, message: str, now: float) -> TrainingJobRecord:
+    """Go to a secondary status, or say something new in the one that the job is in."""
+    last = record.transitions[-1]
+    if secondary is not last.status:
+        closed = dataclasses.replace(last, ended_at=now)
+        transitions = (*record.transitions[:-1], closed, StatusTransition(secondary, now, None, message))
+    elif message != last.message:
+        transitions = (*record.transitions[:-1], dataclasses.replace(last, message=message))
+    else:
+        return record
+    return dataclasses.replace(record, secondary=secondary, transitions=transitions, modified_at=now)
+
+
+def _end(record: TrainingJobRecord, outcome: Outcome, message: str, now: float) -> TrainingJobRecord:
+    """Reach the one terminal state."""
+    status, secondary = _ENDS[outcome]
+    ended = _enter(record, secondary, message, now)
+    last = dataclasses.replace(ended.transitions[-1], ended_at=now)
+    return dataclasses.replace(
+        ended,
+        status=status,
+        transitions=(*ended.transitions[:-1], last),
+        ended_at=now if record.ended_at is None else record.ended_at,
+        modified_at=now,
+    )

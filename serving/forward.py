@@ -1,0 +1,196 @@
+"""HTTP/1.1 to one scoring container, over a pool of connections of our own.
+
+A general client costs three times as much per request as this (docs/decisions). It knows what a container needs and no
+more: whole bodies, no redirects, no TLS, no proxies. What is safe to try again is the caller's to decide, so every
+failure says whether the container can have seen the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import cast
+
+import httptools
+
+REUSE_WITHIN_S = 1.0
+"""An idle connection older than this is not used again: servers close theirs after 2 s (gunicorn) or more, and a
+request that meets a closing connection is lost in a way that nobody can safely try again."""
+CONNECT_TIMEOUT_S = 5.0
+ANSWER_LIMIT_BYTES = 100 * 1024 * 1024
+
+
+class ForwardError(Exception):
+    """The container gave no answer."""
+
+
+class NothingSent(ForwardError):
+    """No connection could be made: the container has seen nothing, and the request may be tried again."""
+
+
+class NoAnswer(ForwardError):
+    """The connection ended, or what came was no HTTP: the container may have acted on the request."""
+
+
+@dataclass(frozen=True)
+class ContainerAnswer:
+    """A container's whole answer. Header names are in lower case."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+class Forwarder:
+    """A pool of connections to one container. Belongs to one event loop."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host = host
+        self._port = port
+        self._host_line = f"host: {host}:{port}\r\n".encode()
+        self._idle: deque[tuple[float, _Connection]] = deque()
+        self._closed = False
+
+    async def request(
+        self, method: str, path: str, headers: Iterable[tuple[bytes, bytes]] = (), body: bytes = b""
+    ) -> ContainerAnswer:
+        """Send one request and return the whole answer. Raises NothingSent, NoAnswer.
+
+        A caller that is cancelled or times out takes its connection along, so that the container can notice.
+        """
+        connection = self._take_idle() or await self._connect()
+        reusable = False
+        try:
+            answer = await connection.exchange(self._head(method, path, headers, len(body)), body)
+            reusable = connection.reusable
+        finally:
+            if reusable and not self._closed:
+                self._idle.append((time.monotonic(), connection))
+            else:
+                connection.close()
+        return answer
+
+    def close(self) -> None:
+        """Close what is idle; connections in use are closed when their request ends."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop()[1].close()
+
+    def _take_idle(self) -> _Connection | None:
+        """Return the connection used last. What is too old lies at the other end, and is closed from there."""
+        oldest_allowed = time.monotonic() - REUSE_WITHIN_S
+        while self._idle and self._idle[0][0] < oldest_allowed:
+            self._idle.popleft()[1].close()
+        while self._idle:
+            connection = self._idle.pop()[1]
+            if connection.reusable:
+                return connection
+        return None
+
+    async def _connect(self) -> _Connection:
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                _, connection = await asyncio.get_running_loop().create_connection(_Connection, self._host, self._port)
+        except OSError as error:  # TimeoutError is one
+            raise NothingSent(f"no connection to {self._host}:{self._port}: {error!r}") from error
+        return connection
+
+    def _head(self, method: str, path: str, headers: Iterable[tuple[bytes, bytes]], body_bytes: int) -> bytes:
+        lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+        length = b"content-length: %d\r\n" % body_bytes if body_bytes or method == "POST" else b""
+        return b"%s %s HTTP/1.1\r\n%s%s%s\r\n" % (method.encode(), path.encode(), self._host_line, lines, length)
+
+
+class _Connection(asyncio.Protocol):
+    """One connection, one request at a time. The methods `on_*` are what httptools' parser calls."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._answer: asyncio.Future[ContainerAnswer] | None = None
+        self._parser: httptools.HttpResponseParser | None = None
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._headers_done = False
+        self._keep_alive = True
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another request may follow."""
+        return self._keep_alive and self._transport is not None and not self._transport.is_closing()
+
+    def exchange(self, head: bytes, body: bytes) -> asyncio.Future[ContainerAnswer]:
+        """Send a request; the future holds its answer, or NoAnswer."""
+        self._answer = asyncio.get_running_loop().create_future()
+        self._parser = httptools.HttpResponseParser(self)
+        self._headers, self._body, self._body_bytes, self._headers_done = [], [], 0, False
+        if self._transport is None:
+            raise RuntimeError("the connection was not made")
+        self._transport.write(head + body if len(body) < 65_536 else head)  # noqa: PLR2004 - one packet for small ones
+        if len(body) >= 65_536:  # noqa: PLR2004
+            self._transport.write(body)
+        return self._answer
+
+    def close(self) -> None:
+        """Drop the connection at once."""
+        self._keep_alive = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's, in Serve, is one only by its methods
+
+    def data_received(self, data: bytes) -> None:
+        if self._answer is None or self._parser is None:
+            self.close()  # it speaks without having been asked: whatever this is, it answers no request of ours
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._fail(f"what it sent is no HTTP: {error}")
+
+    def eof_received(self) -> None:
+        """A body without a length ends with its connection."""
+        if self._headers_done and self._answer is not None and not self._length_known():
+            self._keep_alive = False
+            self.on_message_complete()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._keep_alive = False
+        self._fail(f"it closed the connection before its answer was whole ({error or 'end of stream'})")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        self._headers_done = True
+
+    def on_body(self, piece: bytes) -> None:
+        self._body_bytes += len(piece)
+        if self._body_bytes > ANSWER_LIMIT_BYTES:
+            self._fail(f"its answer is larger than {ANSWER_LIMIT_BYTES} bytes")
+        else:
+            self._body.append(piece)
+
+    def on_message_complete(self) -> None:
+        if self._answer is None or self._parser is None or self._answer.done():
+            return
+        status = self._parser.get_status_code()
+        if status < 200:  # noqa: PLR2004 - 100 Continue and its like come before the answer
+            self._headers, self._headers_done = [], False
+            return
+        self._keep_alive = self._keep_alive and self._parser.should_keep_alive()
+        self._answer.set_result(ContainerAnswer(status, self._headers, b"".join(self._body)))
+        self._answer = None
+
+    def _length_known(self) -> bool:
+        return any(name in {b"content-length", b"transfer-encoding"} for name, _ in self._headers)
+
+    def _fail(self, reason: str) -> None:
+        answer, self._answer = self._answer, None
+        self.close()
+        if answer is not None and not answer.done():
+            answer.set_exception(NoAnswer(reason))

@@ -1,0 +1,26 @@
+#!/bin/sh
+# Ray Serve starts this in place of haproxy (RAY_SERVE_HAPROXY_BINARY_PATH). Serve's template has no setting for what is
+# mended here, so the generated configuration (the argument of -f) is edited in place before haproxy takes over this
+# process. Whatever the template no longer contains is left as it is, and a test notices.
+set -eu
+configuration=
+previous=
+for argument in "$@"; do
+    [ "$previous" = -f ] && configuration=$argument
+    previous=$argument
+done
+if [ -n "$configuration" ]; then
+    host=${RAYMAKER_PROXY_HOST:?names the address to listen on}
+    # 1: statistics and metrics listen where the traffic does, not on every interface.
+    # 2: a client has a limited time to send its header.
+    # 3: one line per event, none per request.
+    # 4: an endpoint without a live replica is answered in the wire's own shape, so that clients retry.
+    sed -i \
+        -e "s/^\( *bind \):\([0-9][0-9]*\)\$/\1$host:\2/" \
+        -e "s/^\( *bind \)\*:\([0-9][0-9]*\)\$/\1$host:\2/" \
+        -e "s/^\( *log .* local0 \)info\$/\1notice/" \
+        -e "/^defaults\$/a\\    timeout http-request ${RAYMAKER_PROXY_HEADER_TIMEOUT_S:-30}s" \
+        -e "s#^\( *errorfile 50[234] \).*#\1${RAYMAKER_PROXY_UNAVAILABLE_FILE}#" \
+        "$configuration"
+fi
+exec "${RAYMAKER_HAPROXY:?names the haproxy to run}" "$@"

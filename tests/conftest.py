@@ -1,0 +1,32 @@
+"""The test bed: real parts, started once per session and ended by their own process id, and a fresh home per test.
+
+A part that is missing is a failure that names the remedy, never a skip.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["support.engine", "support.registry", "support.s3", "support.database", "support.platform"]
+
+STAGES = ("unit", "contract", "integration", "acceptance")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A fresh folder that a platform may call its home."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the quick stages first, so that a plain mistake is told within seconds."""
+    items.sort(key=_stage_of)
+
+
+def _stage_of(item: pytest.Item) -> int:
+    parts = item.path.relative_to(Path(__file__).parent).parts
+    return STAGES.index(parts[0]) if parts[0] in STAGES else len(STAGES)

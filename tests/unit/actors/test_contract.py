@@ -1,0 +1,199 @@
+"""The layout of /opt/ml, its environment, and what a hostile container leaves there."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from raymaker.actors import contract
+from raymaker.actors.contract import JobFolder
+from raymaker.actors.spec import ChannelSpec, InstanceType, Resources, SourceSpec, TrainingSpec
+
+SPEC = TrainingSpec(
+    job_name="job-1",
+    job_arn="arn:aws:sagemaker:us-east-1:000000000000:training-job/job-1",
+    region="us-east-1",
+    attempt=1,
+    instance_type=InstanceType("ml.m5.large", Resources(cpus=2)),
+    output_uri="file:///out",
+    source=SourceSpec("file:///code", "train.py"),
+    hyperparameters={"epochs": "3", "optimizer": '"adam"', "name": "plain text", "sagemaker_program": "x.py"},
+    channels=(
+        ChannelSpec("train", "s3://b/train", content_type="text/csv"),
+        ChannelSpec("validation", "s3://b/validation"),
+    ),
+    environment={"LEVEL": "debug"},
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> JobFolder:
+    return JobFolder(tmp_path / "attempt")
+
+
+def read(folder: JobFolder, name: str) -> object:
+    return json.loads((folder.config / name).read_text())
+
+
+def test_the_configuration_files_say_what_the_contract_says(folder: JobFolder) -> None:
+    contract.lay_out(folder, SPEC)
+    assert read(folder, "hyperparameters.json") == dict(SPEC.hyperparameters)
+    assert read(folder, "inputdataconfig.json") == {
+        "train": {
+            "ContentType": "text/csv",
+            "TrainingInputMode": "File",
+            "S3DistributionType": "FullyReplicated",
+            "RecordWrapperType": "None",
+        },
+        "validation": {
+            "TrainingInputMode": "File",
+            "S3DistributionType": "FullyReplicated",
+            "RecordWrapperType": "None",
+        },
+    }
+    assert read(folder, "resourceconfig.json") == {
+        "current_host": "algo-1",
+        "current_instance_type": "ml.m5.large",
+        "current_group_name": "homogeneousCluster",
+        "hosts": ["algo-1"],
+        "instance_groups": [
+            {"instance_group_name": "homogeneousCluster", "instance_type": "ml.m5.large", "hosts": ["algo-1"]}
+        ],
+        "network_interface_name": "eth0",
+        "container_index": 0,
+        "container_count": 1,
+        "machine_index": 0,
+        "machine_count": 1,
+    }
+    assert not (folder.config / "checkpointconfig.json").exists()
+
+
+def test_no_hyperparameters_are_an_empty_object(folder: JobFolder) -> None:
+    contract.lay_out(folder, dataclasses.replace(SPEC, hyperparameters={}))
+    assert (folder.config / "hyperparameters.json").read_text() == "{}"
+
+
+def test_any_user_may_read_the_input_and_write_the_output_whatever_the_umask(folder: JobFolder) -> None:
+    old = os.umask(0o077)
+    try:
+        contract.lay_out(folder, SPEC)
+    finally:
+        os.umask(old)
+    for path in (folder.model, folder.output, folder.output_data):
+        assert path.stat().st_mode & 0o777 == 0o777
+    for path in (folder.root, folder.config, folder.channel("train")):
+        assert path.stat().st_mode & 0o777 == 0o755
+    assert (folder.config / "resourceconfig.json").stat().st_mode & 0o777 == 0o644
+
+
+def test_laying_out_twice_keeps_what_is_there(folder: JobFolder) -> None:
+    contract.lay_out(folder, SPEC)
+    (folder.model / "kept").touch()
+    contract.lay_out(folder, SPEC)
+    assert (folder.model / "kept").exists()
+
+
+def test_the_subfolders_are_mounted_and_never_opt_ml_itself(folder: JobFolder) -> None:
+    targets = [mount.target for mount in contract.mounts(folder, SPEC)]
+    assert targets == ["/opt/ml/input", "/opt/ml/model", "/opt/ml/output"]
+
+
+def test_checkpoints_are_told_and_mounted_where_the_request_says(folder: JobFolder) -> None:
+    spec = dataclasses.replace(SPEC, checkpoint_uri="s3://b/c", checkpoint_local_path="/checkpoints")
+    contract.lay_out(folder, spec)
+    assert read(folder, "checkpointconfig.json") == {"S3Uri": "s3://b/c", "LocalPath": "/checkpoints"}
+    assert contract.mounts(folder, spec)[-1].target == "/checkpoints"
+
+
+def test_the_environment_names_the_job_and_the_requests_own_wins() -> None:
+    assert contract.environment(SPEC) == {
+        "TRAINING_JOB_NAME": "job-1",
+        "TRAINING_JOB_ARN": SPEC.job_arn,
+        "AWS_REGION": "us-east-1",
+        "LEVEL": "debug",
+    }
+    told = contract.environment(
+        dataclasses.replace(SPEC, environment={"S3_ENDPOINT_URL": "http://mine"}), s3_endpoint_url="http://s3"
+    )
+    assert told["AWS_ENDPOINT_URL_S3"] == "http://s3"
+    assert told["S3_ENDPOINT_URL"] == "http://mine"
+
+
+def test_the_toolkits_variables_are_as_the_toolkit_writes_them() -> None:
+    told = contract.toolkit_environment(SPEC)
+    expected = {
+        "SM_HPS": '{"epochs":3,"name":"plain text","optimizer":"adam"}',
+        "SM_HP_EPOCHS": "3",
+        "SM_HP_OPTIMIZER": "adam",
+        "SM_CHANNELS": '["train","validation"]',
+        "SM_CHANNEL_TRAIN": "/opt/ml/input/data/train",
+        "SM_CHANNEL_VALIDATION": "/opt/ml/input/data/validation",
+        "SM_MODEL_DIR": "/opt/ml/model",
+        "SM_OUTPUT_DIR": "/opt/ml/output",
+        "SM_OUTPUT_DATA_DIR": "/opt/ml/output/data",
+        "SM_INPUT_DIR": "/opt/ml/input",
+        "SM_INPUT_CONFIG_DIR": "/opt/ml/input/config",
+        "SM_MODULE_DIR": "/opt/ml/code",
+        "SM_MODULE_NAME": "train",
+        "SM_USER_ENTRY_POINT": "train.py",
+        "SM_CURRENT_HOST": "algo-1",
+        "SM_HOSTS": '["algo-1"]',
+        "SM_NUM_CPUS": "2",
+        "SM_NUM_GPUS": "0",
+        "SM_USER_ARGS": '["--epochs","3","--name","plain text","--optimizer","adam"]',
+    }
+    assert {name: told[name] for name in expected} == expected
+    assert all(isinstance(value, str) for value in told.values())
+
+
+@pytest.mark.parametrize(
+    ("given", "arguments"),
+    [
+        ({}, ()),
+        ({"b": "2", "alpha": "0.10"}, ("--alpha", "0.1", "-b", "2")),
+        ({"flag": "true", "none": "null"}, ("--flag", "True", "--none", "")),
+        ({"map": '{"b": 1, "a": 2}', "list": "[1, 2]"}, ("--list", "[1, 2]", "--map", "a=2,b=1")),
+        ({"odd": "[" * 10**5}, ("--odd", "[" * 10**5)),
+    ],
+)
+def test_hyperparameters_become_arguments_as_the_toolkit_makes_them(
+    given: dict[str, str], arguments: tuple[str, ...]
+) -> None:
+    assert contract.user_arguments(given) == arguments
+
+
+def test_the_failure_file_is_cut_to_its_first_1024_characters(folder: JobFolder) -> None:
+    contract.lay_out(folder, SPEC)
+    (folder.output / "failure").write_text("ü" * 2000)
+    assert contract.read_failure(folder) == "ü" * 1024
+
+
+def test_a_failure_file_of_odd_bytes_is_still_text(folder: JobFolder) -> None:
+    contract.lay_out(folder, SPEC)
+    (folder.output / "failure").write_bytes(b"out of \xff\xfe memory\0\n")
+    assert contract.read_failure(folder) == "out of �� memory"
+
+
+def test_no_failure_file_or_an_empty_one_is_none(folder: JobFolder) -> None:
+    assert contract.read_failure(folder) is None
+    contract.lay_out(folder, SPEC)
+    (folder.output / "failure").write_text("\n")
+    assert contract.read_failure(folder) is None
+
+
+def test_a_failure_file_that_is_a_link_a_folder_or_a_pipe_is_none(folder: JobFolder, tmp_path: Path) -> None:
+    contract.lay_out(folder, SPEC)
+    failure = folder.output / "failure"
+    (tmp_path / "shadow").write_text("the host's secret")
+    failure.symlink_to(tmp_path / "shadow")
+    assert contract.read_failure(folder) is None
+    failure.unlink()
+    failure.mkdir()
+    assert contract.read_failure(folder) is None
+    failure.rmdir()
+    os.mkfifo(failure)
+    assert contract.read_failure(folder) is None

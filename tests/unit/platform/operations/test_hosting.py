@@ -1,0 +1,358 @@
+"""Models, endpoint configurations, endpoints and Deploy through the API."""
+
+from __future__ import annotations
+
+import pytest
+
+from raymaker.actors.reports import Outcome
+from raymaker.actors.spec import SourceSpec
+from raymaker.platform.database import hosting
+from raymaker.platform.errors import ValidationException
+
+ARN = "arn:aws:sagemaker:us-east-1:123456789012"
+ROLE = "arn:aws:iam::123456789012:role/anyone"
+URL = "s3://bucket/model.tar.gz"
+
+
+def create_model(api, name="m", **container):
+    return api(
+        "CreateModel",
+        ModelName=name,
+        ExecutionRoleArn=ROLE,
+        PrimaryContainer=container or {"Image": "i", "ModelDataUrl": URL},
+    )
+
+
+def variant(**changes):
+    return {"VariantName": "v", "ModelName": "m", "InstanceType": "local", "InitialInstanceCount": 1, **changes}
+
+
+def create_config(api, name="c", **changes):
+    return api("CreateEndpointConfig", EndpointConfigName=name, ProductionVariants=[variant(**changes)])
+
+
+def create_endpoint(api, name="e", config="c"):
+    return api("CreateEndpoint", EndpointName=name, EndpointConfigName=config)
+
+
+def describe_endpoint(api, name="e"):
+    return api("DescribeEndpoint", EndpointName=name)
+
+
+def stored(api, name="e"):
+    with api.context.database.reading() as connection:
+        return hosting.find_endpoint(connection, name)
+
+
+def test_a_model_is_described_as_it_was_asked_for_and_then_gone(api):
+    assert create_model(api)["ModelArn"] == f"{ARN}:model/m"
+    told = api("DescribeModel", ModelName="m")
+    assert told == {
+        "ModelName": "m",
+        "ModelArn": f"{ARN}:model/m",
+        "PrimaryContainer": {"Image": "i", "ModelDataUrl": URL},
+        "ExecutionRoleArn": ROLE,
+        "CreationTime": api.now,
+    }
+    assert [model["ModelName"] for model in api("ListModels")["Models"]] == ["m"]
+    api("DeleteModel", ModelName="m")
+    with pytest.raises(ValidationException, match=f'Could not find model "{ARN}:model/m"'):
+        api("DescribeModel", ModelName="m")
+
+
+def test_a_models_name_is_given_once(api):
+    create_model(api)
+    with pytest.raises(ValidationException, match="Cannot create already existing model"):
+        create_model(api)
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        ({}, "PrimaryContainer is missing"),
+        ({"PrimaryContainer": {}}, "PrimaryContainer needs Image"),
+        ({"PrimaryContainer": {"Image": "i"}, "Containers": [{"Image": "i"}]}, "several containers"),
+        ({"Containers": [{"Image": "i"}, {"Image": "j"}]}, "several containers"),
+        ({"Containers": [{"Image": "i", "Mode": "MultiModel"}]}, r"Containers\[0\].Mode MultiModel"),
+        (
+            {"PrimaryContainer": {"Image": "i", "MultiModelConfig": {"ModelCacheSetting": "Enabled"}}},
+            "MultiModelConfig",
+        ),
+        ({"PrimaryContainer": {"ModelPackageName": "p"}}, "PrimaryContainer.ModelPackageName is not supported"),
+        ({"PrimaryContainer": {"ModelDataUrl": "training-job://nobody"}}, "no training job nobody"),
+        ({"PrimaryContainer": {"ModelDataUrl": "training-job://job/checkpoints/1"}}, "checkpoints as models"),
+        ({"PrimaryContainer": {"ModelDataUrl": "s3://elsewhere/m"}}, "name an Image"),
+        (
+            {
+                "PrimaryContainer": {
+                    "Image": "i",
+                    "ModelDataSource": {
+                        "S3DataSource": {"S3Uri": "s3://b/m", "S3DataType": "S3Object", "CompressionType": "None"}
+                    },
+                }
+            },
+            "S3DataType S3Object with CompressionType None",
+        ),
+        ({"PrimaryContainer": {"Image": "i"}, "InferenceExecutionConfig": {"Mode": "Direct"}}, "Mode Direct"),
+    ],
+)
+def test_a_model_that_cannot_be_served_is_refused_by_name(api, request_, said):
+    with pytest.raises(ValidationException, match=said):
+        api("CreateModel", ModelName="m", ExecutionRoleArn=ROLE, **request_)
+    assert api("ListModels")["Models"] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"ModelName": "nobody"}, "Could not find model"),
+        ({"InstanceType": "ml.none.large"}, r"ProductionVariants\[0\].InstanceType: there is no instance type"),
+        ({"InstanceType": "ml.m5.24xlarge"}, "no machine of this cluster can hold"),
+        ({"ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 1}}, "ServerlessConfig is not supported"),
+        ({"ManagedInstanceScaling": {"Status": "ENABLED"}}, "ManagedInstanceScaling is not supported"),
+        ({"RoutingConfig": {"RoutingStrategy": "PREFIX_AWARE"}}, "RoutingStrategy PREFIX_AWARE"),
+    ],
+)
+def test_a_variant_that_cannot_be_served_is_refused_by_name(api, changes, said):
+    create_model(api)
+    with pytest.raises(ValidationException, match=said):
+        create_config(api, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"ProductionVariants": [variant(), variant(VariantName="w")]}, "several variants"),
+        ({"ShadowProductionVariants": [variant(VariantName="w")]}, "ShadowProductionVariants is not supported"),
+        (
+            {
+                "DataCaptureConfig": {
+                    "InitialSamplingPercentage": 1,
+                    "DestinationS3Uri": "s3://b/c",
+                    "CaptureOptions": [{"CaptureMode": "Input"}],
+                }
+            },
+            "DataCaptureConfig is not supported",
+        ),
+        ({"AsyncInferenceConfig": {"OutputConfig": {}}}, "AsyncInferenceConfig is not supported"),
+    ],
+)
+def test_a_configuration_that_cannot_be_served_is_refused_by_name(api, changes, said):
+    create_model(api)
+    with pytest.raises(ValidationException, match=said):
+        api("CreateEndpointConfig", **{"EndpointConfigName": "c", "ProductionVariants": [variant()], **changes})
+
+
+def test_a_configuration_is_described_and_deleted(api):
+    create_model(api)
+    assert create_config(api)["EndpointConfigArn"] == f"{ARN}:endpoint-config/c"
+    assert api("DescribeEndpointConfig", EndpointConfigName="c")["ProductionVariants"] == [variant()]
+    assert [config["EndpointConfigName"] for config in api("ListEndpointConfigs")["EndpointConfigs"]] == ["c"]
+    api("DeleteEndpointConfig", EndpointConfigName="c")
+    with pytest.raises(ValidationException, match="Could not find endpoint configuration"):
+        api("DescribeEndpointConfig", EndpointConfigName="c")
+
+
+def test_an_endpoint_is_creating_until_it_is_seen_to_answer(api):
+    create_model(api)
+    create_config(api, InitialInstanceCount=1)
+    assert create_endpoint(api)["EndpointArn"] == f"{ARN}:endpoint/e"
+    told = describe_endpoint(api)
+    assert (told["EndpointStatus"], told["EndpointConfigName"]) == ("Creating", "c")
+    assert told["ProductionVariants"][0]["CurrentInstanceCount"] == 0
+    api.endpoint_comes_up("e")
+    told = describe_endpoint(api)
+    assert told["EndpointStatus"] == "InService"
+    assert told["ProductionVariants"] == [
+        {
+            "VariantName": "v",
+            "DeployedImages": [{"SpecifiedImage": "i"}],
+            "CurrentWeight": 1.0,
+            "DesiredWeight": 1.0,
+            "CurrentInstanceCount": 1,
+            "DesiredInstanceCount": 1,
+        }
+    ]
+    assert api("ListEndpoints", StatusEquals="InService")["Endpoints"][0]["EndpointName"] == "e"
+
+
+def test_an_endpoint_that_does_not_come_up_tells_why(api):
+    create_model(api)
+    create_config(api)
+    create_endpoint(api)
+    api.endpoint_fails("e", "no /ping")
+    told = describe_endpoint(api)
+    assert (told["EndpointStatus"], told["FailureReason"]) == ("Failed", "no /ping")
+    assert [event["Kind"] for event in api("ListEvents", EndpointName="e")["Events"]] == ["Creating", "Failed"]
+
+
+def test_an_update_that_fails_goes_back_and_tells_why(api):
+    create_model(api)
+    create_config(api)
+    create_config(api, "d", InitialInstanceCount=2)
+    create_endpoint(api)
+    api.endpoint_comes_up("e")
+    api("UpdateEndpoint", EndpointName="e", EndpointConfigName="d")
+    told = describe_endpoint(api)
+    assert (told["EndpointStatus"], told["EndpointConfigName"]) == ("Updating", "c")
+    assert told["PendingDeploymentSummary"]["EndpointConfigName"] == "d"
+    with pytest.raises(ValidationException, match="Cannot update in-progress endpoint"):
+        api("UpdateEndpoint", EndpointName="e", EndpointConfigName="d")
+    api.endpoint_fails("e", "no /ping", generation=2)
+    assert describe_endpoint(api)["EndpointStatus"] == "RollingBack"
+    api.endpoint_comes_up("e", generation=3)
+    told = describe_endpoint(api)
+    assert (told["EndpointStatus"], told["EndpointConfigName"]) == ("InService", "c")
+    assert told["FailureReason"] == "no /ping"
+
+
+def test_an_endpoint_outlives_its_configuration_its_model_and_its_job(api):
+    name = api("Deploy", TrainingJobName=api.trained("job"))["EndpointName"]
+    api("DeleteEndpointConfig", EndpointConfigName=name)
+    api("DeleteModel", ModelName=name)
+    api("DeleteTrainingJob", TrainingJobName="job")
+    assert describe_endpoint(api, name)["EndpointConfigName"] == name
+    assert stored(api, name).desired.image == "algo:1"
+
+
+def test_a_deleted_endpoint_is_deleting_until_its_fleet_is_gone(api):
+    create_model(api)
+    create_config(api)
+    create_endpoint(api)
+    hosting.endpoint_gone(api.context.database, "e")
+    api("DeleteEndpoint", EndpointName="e")
+    api("DeleteEndpoint", EndpointName="e")
+    assert describe_endpoint(api)["EndpointStatus"] == "Deleting"
+    with pytest.raises(ValidationException, match="Cannot create already existing endpoint"):
+        create_endpoint(api)
+    hosting.endpoint_gone(api.context.database, "e")
+    for name in ("DescribeEndpoint", "DeleteEndpoint"):
+        with pytest.raises(ValidationException, match=f'Could not find endpoint "{ARN}:endpoint/e"'):
+            api(name, EndpointName="e")
+    create_endpoint(api)
+
+
+@pytest.mark.parametrize("name", ["CreateEndpoint", "UpdateEndpoint"])
+def test_an_endpoint_needs_a_configuration_that_is_there(api, name):
+    with pytest.raises(ValidationException, match="Could not find endpoint configuration"):
+        api(name, EndpointName="e", EndpointConfigName="nobody")
+
+
+def test_an_update_of_what_is_not_there_is_refused(api):
+    create_model(api)
+    create_config(api)
+    with pytest.raises(ValidationException, match="Could not find endpoint"):
+        api("UpdateEndpoint", EndpointName="nobody", EndpointConfigName="c")
+
+
+def test_how_an_update_is_rolled_out_cannot_be_chosen(api):
+    create_model(api)
+    create_config(api)
+    policy = {
+        "RollingUpdatePolicy": {"MaximumBatchSize": {"Type": "INSTANCE_COUNT", "Value": 1}, "WaitIntervalInSeconds": 0}
+    }
+    with pytest.raises(ValidationException, match="DeploymentConfig is not supported"):
+        api("CreateEndpoint", EndpointName="e", EndpointConfigName="c", DeploymentConfig=policy)
+
+
+def test_a_model_without_an_image_takes_its_training_jobs(api):
+    api.trained("job")
+    for number, url in enumerate(("training-job://job", "s3://bucket/out/job/output/model.tar.gz")):
+        create_model(api, f"m{number}", ModelDataUrl=url, Environment={"A": "b"})
+        create_config(api, f"c{number}", ModelName=f"m{number}")
+        create_endpoint(api, f"e{number}", f"c{number}")
+        desired = stored(api, f"e{number}").desired
+        assert (desired.image, desired.model_uri) == ("algo:1", "s3://bucket/out/job/output/model.tar.gz")
+        assert desired.environment == {"A": "b"}
+
+
+def test_a_model_of_source_code_is_served_by_it(api):
+    source = {"SourceUri": "file:///code", "EntryPoint": "train.py"}
+    api.create_job("job", AlgorithmSpecification={"AlgorithmSource": source, "TrainingInputMode": "File"})
+    api.complete_job("job")
+    name = api("Deploy", TrainingJobName="job")["EndpointName"]
+    assert stored(api, name).desired.source == SourceSpec("file:///code", "train.py")
+    assert stored(api, name).desired.image is None
+
+
+def test_deploy_makes_model_configuration_and_endpoint_with_one_name(api):
+    told = api(
+        "Deploy",
+        TrainingJobName=api.trained("job"),
+        Environment={"A": "b"},
+        ContainerStartupHealthCheckTimeoutInSeconds=61,
+    )
+    name = told["EndpointName"]
+    assert name.startswith("job-")
+    assert told == {
+        "EndpointName": name,
+        "EndpointArn": f"{ARN}:endpoint/{name}",
+        "ModelName": name,
+        "EndpointConfigName": name,
+    }
+    container = api("DescribeModel", ModelName=name)["PrimaryContainer"]
+    assert container == {"ModelDataUrl": "training-job://job", "Environment": {"A": "b"}}
+    made = api("DescribeEndpointConfig", EndpointConfigName=name)["ProductionVariants"][0]
+    assert (made["InstanceType"], made["InitialInstanceCount"]) == ("local", 1)
+    assert made["ContainerStartupHealthCheckTimeoutInSeconds"] == 61
+    assert describe_endpoint(api, name)["EndpointStatus"] == "Creating"
+    for noun in ("model", "endpoint-config"):
+        owner = api("ListTags", ResourceArn=f"{ARN}:{noun}/{name}")["Tags"]
+        assert owner == [{"Key": "raymaker:endpoint", "Value": name}]
+
+
+def test_a_made_up_name_fits_however_long_the_jobs_is(api):
+    long = "j" * 63
+    assert len(api("Deploy", TrainingJobName=api.trained(long))["EndpointName"]) == 63
+
+
+def test_deploy_to_an_endpoint_that_serves_updates_it(api):
+    api("Deploy", TrainingJobName=api.trained("job"), EndpointName="e")
+    with pytest.raises(ValidationException, match="Cannot update in-progress endpoint"):
+        api("Deploy", TrainingJobName="job", EndpointName="e")
+    assert len(api("ListModels")["Models"]) == 1
+    api.endpoint_comes_up("e")
+    second = api("Deploy", TrainingJobName=api.trained("job2"), EndpointName="e")
+    told = describe_endpoint(api)
+    assert told["EndpointStatus"] == "Updating"
+    assert told["PendingDeploymentSummary"]["EndpointConfigName"] == second["EndpointConfigName"]
+
+
+def test_a_job_without_a_model_cannot_be_deployed_and_leaves_nothing(api):
+    api.create_job("job")
+    with pytest.raises(ValidationException, match=r"InProgress \(Starting\): wait for its end"):
+        api("Deploy", TrainingJobName="job")
+    api.start_job("job")
+    api.report("job", "Failed", Outcome.FAILED, failure_reason="AlgorithmError: no data")
+    with pytest.raises(ValidationException, match="is Failed and has no model: AlgorithmError: no data"):
+        api("Deploy", TrainingJobName="job")
+    api.create_job("empty")
+    api.complete_job("empty", model_uri=None)
+    with pytest.raises(ValidationException, match="stored no model"):
+        api("Deploy", TrainingJobName="empty")
+    with pytest.raises(ValidationException, match="Requested resource not found"):
+        api("Deploy", TrainingJobName="nobody")
+    assert api("ListModels")["Models"] == api("ListEndpoints")["Endpoints"] == []
+
+
+def test_a_stopped_job_that_stored_a_model_can_be_deployed(api):
+    api.create_job("job")
+    api.start_job("job")
+    api("StopTrainingJob", TrainingJobName="job")
+    api.report("job", "Stopped", Outcome.STOPPED, model_uri=URL)
+    name = api("Deploy", TrainingJobName="job")["EndpointName"]
+    assert stored(api, name).desired.model_uri == URL
+
+
+def test_tags_go_with_models_configurations_and_endpoints(api):
+    tags = [{"Key": "team", "Value": "a"}]
+    model = {"ModelName": "m", "PrimaryContainer": {"Image": "i"}, "ExecutionRoleArn": ROLE}
+    made = {
+        "model": api("CreateModel", **model, Tags=tags)["ModelArn"],
+        "config": api("CreateEndpointConfig", EndpointConfigName="c", ProductionVariants=[variant()], Tags=tags)[
+            "EndpointConfigArn"
+        ],
+        "endpoint": api("CreateEndpoint", EndpointName="e", EndpointConfigName="c", Tags=tags)["EndpointArn"],
+    }
+    for arn in made.values():
+        assert api("ListTags", ResourceArn=arn)["Tags"] == tags

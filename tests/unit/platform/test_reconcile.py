@@ -1,0 +1,287 @@
+"""The reconciler against a fleet that only remembers: every decision, without a cluster."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raymaker.actors.errors import ImageError
+from raymaker.actors.reports import JobReport, Outcome
+from raymaker.actors.spec import Resources, TrainingSpec
+from raymaker.platform import transitions
+from raymaker.platform.catalogue import load_catalogue
+from raymaker.platform.database import events, hosting, training
+from raymaker.platform.database.engine import Database
+from raymaker.platform.reconcile import Reconciler, shortage, subtract
+from raymaker.platform.records import Deployment, EndpointRecord, EndpointStatus, TrainingJobRecord
+from raymaker.platform.settings import Settings
+from raymaker.serving.endpoint import EndpointObservation, EndpointState
+from raymaker.serving.spec import EndpointSpec
+
+GIB = 2**30
+NOW = 1_000.0
+
+
+class FakeFleet:
+    """Remembers what it was asked; `die` and `become` are what the world does."""
+
+    def __init__(self, cpus: float = 4) -> None:
+        self.cpus = cpus
+        self.launched: list[TrainingSpec] = []
+        self.alive: set[tuple[str, int]] = set()
+        self.stopped: list[tuple[str, int]] = []
+        self.deployed: list[EndpointSpec] = []
+        self.removed: list[str] = []
+        self.seen: dict[str, EndpointObservation] = {}
+        self.refusal: Exception | None = None
+
+    def supervisors(self) -> frozenset[tuple[str, int]]:
+        return frozenset(self.alive)
+
+    def free(self) -> Resources:
+        return Resources(self.cpus - len(self.alive), 64 * GIB, 0)
+
+    def launch(self, spec: TrainingSpec) -> None:
+        self.launched.append(spec)
+        self.alive.add((spec.job_name, spec.attempt))
+
+    def stop(self, attempt: tuple[str, int]) -> None:
+        self.stopped.append(attempt)
+
+    def endpoints(self, names: list[str]) -> Mapping[str, EndpointObservation]:
+        missing = EndpointObservation(EndpointState.MISSING)
+        return {name: self.seen.get(name, missing) for name in names}
+
+    def deploy(self, spec: EndpointSpec) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.deployed.append(spec)
+        self.seen[spec.endpoint_name] = EndpointObservation(EndpointState.DEPLOYING)
+
+    def remove_endpoint(self, name: str) -> None:
+        self.removed.append(name)
+
+    def become(self, name: str, state: EndpointState, message: str = "") -> None:
+        self.seen[name] = EndpointObservation(state, running_replicas=1, message=message)
+
+
+@dataclasses.dataclass
+class World:
+    database: Database
+    fleet: FakeFleet
+    settings: Settings
+
+    def reconciler(self) -> Reconciler:
+        return Reconciler(self.database, self.fleet, self.settings, load_catalogue(self.settings))
+
+    def add_job(self, name: str, instance_type: str = "local") -> None:
+        record = transitions.create_training_job(name, f"arn:{name}", "000000000000", request(instance_type), NOW)
+        with self.database.transaction() as connection:
+            assert training.insert_training_job(connection, record)
+
+    def job(self, name: str) -> TrainingJobRecord:
+        with self.database.reading() as connection:
+            found = training.find_training_job(connection, name)
+        assert found is not None
+        return found
+
+    def add_endpoint(self, name: str) -> None:
+        record = transitions.create_endpoint(name, f"arn:{name}", "000000000000", deployment("first"), NOW)
+        with self.database.transaction() as connection:
+            assert hosting.insert_endpoint(connection, record)
+
+    def endpoint(self, name: str) -> EndpointRecord | None:
+        with self.database.reading() as connection:
+            return hosting.find_endpoint(connection, name)
+
+    def update_endpoint(self, name: str, config: str) -> None:
+        with self.database.transaction() as connection:
+            hosting.move_endpoint(
+                connection, name, lambda record: transitions.update_endpoint(record, deployment(config), NOW)
+            )
+
+    def status(self, name: str) -> EndpointStatus:
+        found = self.endpoint(name)
+        assert found is not None
+        return found.status
+
+
+def request(instance_type: str) -> dict[str, Any]:
+    return {
+        "AlgorithmSpecification": {"TrainingImage": "image", "TrainingInputMode": "File"},
+        "OutputDataConfig": {"S3OutputPath": "file:///tmp/out"},
+        "ResourceConfig": {"InstanceType": instance_type, "InstanceCount": 1},
+    }
+
+
+def deployment(config: str) -> Deployment:
+    return Deployment(
+        config_name=config,
+        model_name="model",
+        variant={"VariantName": "AllTraffic", "InstanceType": "local", "InitialInstanceCount": 1},
+        image="image",
+    )
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    database = Database(f"sqlite:///{tmp_path / 'records.sqlite3'}")
+    database.migrate()
+    yield World(database, FakeFleet(), Settings(home=tmp_path))
+    database.dispose()
+
+
+def test_an_accepted_job_is_launched_once(world: World) -> None:
+    world.add_job("a")
+    reconciler = world.reconciler()
+    reconciler.step(NOW)
+    reconciler.step(NOW)
+    assert [(spec.job_name, spec.attempt) for spec in world.fleet.launched] == [("a", 1)]
+
+
+def test_a_job_without_room_waits_and_says_for_what(world: World) -> None:
+    world.add_job("large", "ml.m5.12xlarge")
+    world.reconciler().step(NOW)
+    assert world.fleet.launched == []
+    assert world.job("large").message.startswith("Waiting for an instance of ml.m5.12xlarge: 44 CPUs")
+
+
+def test_a_waiting_job_keeps_its_place_before_later_ones_that_would_fit(world: World) -> None:
+    world.add_job("large", "ml.m5.2xlarge")
+    world.add_job("small")
+    reconciler = world.reconciler()
+    reconciler.step(NOW)
+    assert world.fleet.launched == []
+    assert "behind 1 other job(s), first large" in world.job("small").message
+    world.fleet.cpus = 16
+    reconciler.step(NOW)
+    assert [spec.job_name for spec in world.fleet.launched] == ["large", "small"]
+
+
+def test_a_supervisor_that_is_gone_is_launched_again_with_the_same_attempt(world: World) -> None:
+    world.add_job("a")
+    reconciler = world.reconciler()
+    reconciler.step(NOW)
+    world.fleet.alive.clear()
+    world.reconciler().step(NOW)
+    assert [spec.attempt for spec in world.fleet.launched] == [1, 1]
+
+
+def test_a_lost_attempt_is_followed_by_the_next(world: World) -> None:
+    world.add_job("a")
+    reconciler = world.reconciler()
+    reconciler.step(NOW)
+    training.apply_report(world.database, JobReport("a", 1, "Interrupted", "container gone", NOW), NOW)
+    reconciler.step(NOW)
+    assert [spec.attempt for spec in world.fleet.launched] == [1, 2]
+
+
+def test_a_stopping_job_is_told_at_every_step_until_it_ends(world: World) -> None:
+    world.add_job("a")
+    reconciler = world.reconciler()
+    reconciler.step(NOW)
+    with world.database.transaction() as connection:
+        training.move_training_job(connection, "a", lambda job: transitions.request_stop(job, NOW))
+    reconciler.step(NOW)
+    reconciler.step(NOW)
+    assert world.fleet.stopped == [("a", 1), ("a", 1)]
+    training.apply_report(world.database, JobReport("a", 1, "Stopped", "stopped", NOW, outcome=Outcome.STOPPED), NOW)
+    reconciler.step(NOW)
+    assert len(world.fleet.stopped) == 2
+
+
+def test_a_job_that_cannot_be_moved_does_not_keep_others_waiting(world: World) -> None:
+    world.add_job("odd", "type.that.was.removed")
+    world.add_job("a")
+    world.reconciler().step(NOW)
+    assert [spec.job_name for spec in world.fleet.launched] == ["a"]
+
+
+def test_an_endpoint_is_deployed_once_and_enters_service_when_it_is_healthy(world: World) -> None:
+    world.add_endpoint("e")
+    reconciler = world.reconciler()
+    reconciler.step(NOW)
+    reconciler.step(NOW)
+    assert len(world.fleet.deployed) == 1
+    assert world.status("e") is EndpointStatus.CREATING
+    world.fleet.become("e", EndpointState.HEALTHY)
+    reconciler.step(NOW)
+    assert world.status("e") is EndpointStatus.IN_SERVICE
+
+
+def test_an_endpoint_that_serve_has_forgotten_is_deployed_again(world: World) -> None:
+    world.add_endpoint("e")
+    reconciler = world.reconciler()
+    reconciler.step(NOW)
+    world.fleet.become("e", EndpointState.HEALTHY)
+    reconciler.step(NOW)
+    del world.fleet.seen["e"]
+    reconciler.step(NOW)
+    assert len(world.fleet.deployed) == 2
+
+
+def test_a_failed_create_says_what_its_replica_said_and_leaves_nothing(world: World) -> None:
+    world.add_endpoint("e")
+    reconciler = world.reconciler()
+    reconciler.step(NOW)
+    events.record_endpoint_event(world.database, "e", 1, "never answered /ping", failed=True, now=NOW)
+    world.fleet.become("e", EndpointState.FAILED, "a traceback of Serve's")
+    reconciler.step(NOW)
+    found = world.endpoint("e")
+    assert found is not None
+    assert found.status is EndpointStatus.FAILED
+    assert found.failure_reason == "never answered /ping"
+    reconciler.step(NOW)
+    assert world.fleet.removed == ["e"]
+
+
+def test_a_failed_update_goes_back_to_what_worked(world: World) -> None:
+    world.add_endpoint("e")
+    reconciler = world.reconciler()
+    reconciler.step(NOW)
+    world.fleet.become("e", EndpointState.HEALTHY)
+    reconciler.step(NOW)
+    world.update_endpoint("e", "second")
+    reconciler.step(NOW)
+    world.fleet.become("e", EndpointState.FAILED, "it did not start")
+    reconciler.step(NOW)
+    assert world.status("e") is EndpointStatus.ROLLING_BACK
+    reconciler.step(NOW)
+    assert [spec.config_name for spec in world.fleet.deployed] == ["first", "second", "first"]
+    world.fleet.become("e", EndpointState.HEALTHY)
+    reconciler.step(NOW)
+    found = world.endpoint("e")
+    assert found is not None
+    assert (found.status, found.failure_reason) == (EndpointStatus.IN_SERVICE, "it did not start")
+
+
+def test_a_refused_deployment_fails_the_endpoint_with_the_reason(world: World) -> None:
+    world.add_endpoint("e")
+    world.fleet.refusal = ImageError("no such image")
+    world.reconciler().step(NOW)
+    found = world.endpoint("e")
+    assert found is not None
+    assert (found.status, found.failure_reason) == (EndpointStatus.FAILED, "no such image")
+
+
+def test_a_deleted_endpoint_is_removed_and_then_forgotten(world: World) -> None:
+    world.add_endpoint("e")
+    reconciler = world.reconciler()
+    reconciler.step(NOW)
+    with world.database.transaction() as connection:
+        hosting.move_endpoint(connection, "e", lambda record: transitions.delete_endpoint(record, NOW))
+    reconciler.step(NOW)
+    assert world.fleet.removed == ["e"]
+    del world.fleet.seen["e"]
+    reconciler.step(NOW)
+    assert world.endpoint("e") is None
+
+
+def test_a_shortage_names_each_kind_that_is_missing() -> None:
+    left = subtract(Resources(1, GIB, 0), Resources(2, 2 * GIB, 1))
+    assert shortage(left) == "1 CPUs, 1.0 GiB of memory, 1 GPUs"
+    assert shortage(Resources(0, 0, 0)) == ""

@@ -1,0 +1,118 @@
+"""Specs: a record's request in the words of those who run it."""
+
+from __future__ import annotations
+
+import pytest
+
+from raymaker.actors.spec import ChannelSpec, MetricDefinition, Network, Resources, SourceSpec
+from raymaker.platform import specs, transitions
+from raymaker.platform.catalogue import CatalogueError, load_catalogue
+from raymaker.platform.records import Deployment
+from raymaker.platform.settings import Settings
+
+REQUEST = {
+    "AlgorithmSpecification": {"TrainingImage": "algo:1", "TrainingInputMode": "File"},
+    "OutputDataConfig": {"S3OutputPath": "s3://bucket/out"},
+    "ResourceConfig": {"InstanceType": "local", "InstanceCount": 1},
+}
+
+
+def job(**changes):
+    record = transitions.create_training_job("job", "arn:job", "000000000000", {**REQUEST, **changes}, 0.0)
+    return transitions.start_attempt(record, 1.0)
+
+
+def spec_of(tmp_path, *, settings=None, **changes):
+    settings = settings or Settings(home=tmp_path)
+    return specs.training_spec(job(**changes), load_catalogue(settings), settings)
+
+
+def test_the_smallest_request_gets_the_contracts_defaults(tmp_path):
+    spec = spec_of(tmp_path)
+    assert (spec.job_name, spec.job_arn, spec.region, spec.attempt) == ("job", "arn:job", "us-east-1", 1)
+    assert spec.instance_type.resources == Resources(1.0, 1024**3)
+    assert (spec.image, spec.source, spec.entrypoint, spec.arguments) == ("algo:1", None, None, None)
+    assert (spec.output_uri, spec.output_compression, spec.max_runtime_s) == ("s3://bucket/out", "GZIP", 86_400)
+    assert (spec.network, spec.checkpoint_uri) == (Network.NONE, None)
+
+
+def test_everything_that_is_asked_for_is_passed_on(tmp_path):
+    spec = spec_of(
+        tmp_path,
+        AlgorithmSpecification={
+            "AlgorithmSource": {"SourceUri": "file:///code", "EntryPoint": "go.sh", "BaseImage": "debian"},
+            "TrainingInputMode": "File",
+            "ContainerEntrypoint": ["python"],
+            "ContainerArguments": ["-v"],
+            "MetricDefinitions": [{"Name": "loss", "Regex": "loss=(.*)"}],
+        },
+        HyperParameters={"a": "1"},
+        Environment={"B": "2"},
+        InputDataConfig=[
+            {
+                "ChannelName": "train",
+                "ContentType": "text/csv",
+                "DataSource": {
+                    "S3DataSource": {
+                        "S3DataType": "ManifestFile",
+                        "S3Uri": "s3://b/m",
+                        "S3DataDistributionType": "ShardedByS3Key",
+                    }
+                },
+            }
+        ],
+        OutputDataConfig={"S3OutputPath": "s3://b/o", "CompressionType": "NONE"},
+        CheckpointConfig={"S3Uri": "s3://b/c", "LocalPath": "/tmp/c"},
+        StoppingCondition={"MaxRuntimeInSeconds": 5},
+    )
+    assert (spec.image, spec.source) == (None, SourceSpec("file:///code", "go.sh", "debian"))
+    assert (spec.entrypoint, spec.arguments) == (("python",), ("-v",))
+    assert spec.metric_definitions == (MetricDefinition("loss", "loss=(.*)"),)
+    assert (spec.hyperparameters, spec.environment) == ({"a": "1"}, {"B": "2"})
+    assert spec.channels == (ChannelSpec("train", "s3://b/m", "ManifestFile", "ShardedByS3Key", "text/csv"),)
+    assert (spec.output_compression, spec.max_runtime_s) == ("NONE", 5)
+    assert (spec.checkpoint_uri, spec.checkpoint_local_path) == ("s3://b/c", "/tmp/c")
+
+
+@pytest.mark.parametrize(
+    ("asked", "setting", "expected"),
+    [
+        ({}, "none", Network.NONE),
+        ({}, "open", Network.OPEN),
+        ({"EnableNetworkIsolation": True}, "open", Network.NONE),
+        ({"EnableNetworkIsolation": False}, "none", Network.OPEN),
+    ],
+)
+def test_the_network_is_as_the_request_says_else_as_the_setting_does(tmp_path, asked, setting, expected):
+    settings = Settings(home=tmp_path, training_network=setting)
+    assert spec_of(tmp_path, settings=settings, **asked).network is expected
+
+
+def test_an_instance_type_that_left_the_catalogue_is_named(tmp_path):
+    with pytest.raises(CatalogueError, match="instance type local of training job job"):
+        specs.training_spec(job(), {}, Settings(home=tmp_path))
+
+
+def test_an_endpoints_limits_come_from_its_variant(tmp_path):
+    settings = Settings(home=tmp_path)
+    variant = {
+        "VariantName": "v",
+        "ModelName": "m",
+        "InstanceType": "ml.m5.large",
+        "InitialInstanceCount": 3,
+        "ContainerStartupHealthCheckTimeoutInSeconds": 61,
+        "ModelDataDownloadTimeoutInSeconds": 62,
+        "InvocationTimeoutInSeconds": 63,
+        "MaxPayloadInBytes": 64,
+    }
+    desired = Deployment("c", "m", variant, image="i", model_uri="s3://b/m", environment={"A": "b"})
+    record = transitions.create_endpoint("e", "arn:e", "000000000000", desired, 0.0)
+    spec = specs.endpoint_spec(record, load_catalogue(settings), settings)
+    assert (spec.endpoint_name, spec.config_name, spec.generation, spec.variant_name) == ("e", "c", 1, "v")
+    assert (spec.replica_count, spec.instance_type.name) == (3, "ml.m5.large")
+    scoring = spec.scoring
+    assert (scoring.image, scoring.model_uri, scoring.environment) == ("i", "s3://b/m", {"A": "b"})
+    assert (scoring.startup_timeout_s, scoring.download_timeout_s) == (61, 62)
+    assert (scoring.invocation_timeout_s, scoring.max_body_bytes) == (63, 64)
+    assert scoring.resources == spec.instance_type.resources
+    assert scoring.network is Network.INTERNAL
