@@ -5,6 +5,7 @@ WorkError                       what user input or surroundings caused; its text
 │   ├── ImageError              image missing, wrong architecture, nothing to run in it, no credentials
 │   └── UnsupportedError        this driver cannot honour a field
 ├── ContainerMissing            the engine no longer knows the container
+├── EngineAway                  the container engine does not answer
 ├── StorageError                an object store could not be read or written
 │   └── ObjectNotFound          nothing lies at that URI
 ├── ArchiveError                a model archive that must not be unpacked
@@ -31,6 +32,10 @@ class UnsupportedError(StartError):
 
 class ContainerMissing(WorkError):
     """The engine no longer knows the container."""
+
+
+class EngineAway(WorkError):
+    """The container engine does not answer. What it runs may well go on, so nothing is known of it for now."""
 
 
 class StorageError(WorkError):

@@ -26,11 +26,9 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 UNAUTHORIZED = re.compile(r"unauthorized|authentication required|no basic auth|denied", re.IGNORECASE)
 NOT_FOUND = re.compile(r"not found|manifest unknown|does not exist|name unknown", re.IGNORECASE)
 NO_TLS = re.compile(r"HTTP response to HTTPS client|x509|certificate", re.IGNORECASE)
-OTHER_PLATFORM = re.compile(
-    r"no matching manifest|no match for platform|does not match the specified platform", re.IGNORECASE
-)
+OTHER_PLATFORM = re.compile(r"no matching manifest|no match for platform|match the specified platf", re.IGNORECASE)
 AWAY = re.compile(
-    r"connection refused|no such host|timeout|timed out|unreachable|dial tcp|lookup|deadline exceeded|reset by peer|EOF",
+    r"connection refused|no such host|timeout|timed out|unreachable|dial tcp|deadline exceeded|reset by peer|EOF",
     re.IGNORECASE,
 )
 

@@ -11,6 +11,7 @@ import os
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 RETRY_S = 0.02
 
@@ -48,7 +49,7 @@ class Lease:
         os.close(self._descriptor)
         self._descriptor = None
 
-    def __enter__(self) -> Lease:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -76,7 +77,7 @@ def is_held(home: Path, name: str) -> bool:
 def abandoned_leases(home: Path) -> list[str]:
     """Name the leases whose holders died without letting go: their files are there, and nobody holds them."""
     try:
-        names = os.listdir(home / "leases")
+        names = [path.name for path in (home / "leases").iterdir()]
     except FileNotFoundError:
         return []
     return [name for name in sorted(names) if not is_held(home, name)]

@@ -21,6 +21,7 @@ import docker.errors
 
 from raymaker.actors.errors import ArchiveError, PackagingError
 from raymaker.actors.extraction import UnpackLimits, extract_tar, extract_tar_gz, extract_zip, safe_path
+from raymaker.actors.launchers import write_launchers
 from raymaker.actors.spec import SourceSpec
 from raymaker.actors.storage import ObjectStore
 from raymaker.actors.store_errors import explain
@@ -28,33 +29,8 @@ from raymaker.actors.store_errors import explain
 LIMITS = UnpackLimits(max_bytes=2 * 1024**3, max_entries=50_000)
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar", ".zip")
 NOT_CODE = frozenset({".git", "__pycache__"})
-MARKER = "raymaker-source"
 BUILD_TIMEOUT_S = 3600
 LOG_TAIL_LINES = 40
-
-LAUNCHER = """\
-#!/bin/sh
-# Written by raymaker: starts the source code's {program}.
-here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
-code=/opt/ml/code
-[ -f "$here/../{marker}" ] && code=$(cd -- "$here/../code" && pwd)
-cd "$code" || exit 66
-for file in {candidates}; do
-    [ -f "$file" ] || continue
-    case $file in
-    *.py)
-        if ! command -v python3 >/dev/null; then
-            echo "raymaker: there is no python3 here to run $file: name a BaseImage that has it" >&2
-            exit 127
-        fi
-        exec python3 -u "$code/$file" "$@" ;;
-    *.sh) exec sh "$code/$file" "$@" ;;
-    *) exec "$code/$file" "$@" ;;
-    esac
-done
-echo "raymaker: the source code has nothing to {program} with: add one of" {candidates} >&2
-exit 64
-"""
 
 DOCKERFILE = """\
 FROM {base}
@@ -95,7 +71,7 @@ def stage_source(store: ObjectStore, source: SourceSpec, work_dir: Path) -> Stag
         if not has_build:
             _check_entry_point(code, entry_point, source.uri)
         _mark_programs(code, entry_point)
-        _write_launchers(made, entry_point)
+        write_launchers(made, entry_point)
         sha256 = _hash(made)
         _publish(made, work_dir / sha256)
         return StagedSource(sha256, work_dir / sha256, entry_point, has_build)
@@ -202,17 +178,6 @@ def _mark_programs(code: Path, entry_point: str) -> None:
         kept = bool(path.stat().st_mode & 0o100)
         named = path in {code / entry_point, code / "build.sh"}
         path.chmod(0o755 if is_program or kept or named else 0o644)
-
-
-def _write_launchers(folder: Path, entry_point: str) -> None:
-    beside = Path(entry_point).parent
-    serving = [str(beside / name) for name in ("serve.py", "serve.sh", "serve")]
-    (folder / MARKER).touch()
-    (folder / "bin").mkdir()
-    for program, candidates in (("train", [entry_point]), ("serve", serving)):
-        launcher = folder / "bin" / program
-        launcher.write_text(LAUNCHER.format(program=program, marker=MARKER, candidates=shlex.join(candidates)))
-        launcher.chmod(0o755)
 
 
 def _publish(made: Path, folder: Path) -> None:

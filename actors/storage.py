@@ -141,10 +141,11 @@ class ObjectStore:
             if parts.netloc not in {"", "localhost"} or not parts.path.startswith("/"):
                 raise StorageError(f"{uri} names no file of this machine: write it as file:///folder/name")
             return LocalFiles(), os.fsdecode(unquote_to_bytes(rest.removeprefix("localhost")))
-        if scheme == "s3" and rest.strip("/"):
-            return self._s3_files(rest.partition("/")[0]), rest
-        if rest and scheme not in {"http", "https"}:
-            return self._patiently("open", uri, lambda: ArrowFiles.from_uri(uri))
+        bucket = rest.partition("/")[0]
+        if scheme == "s3" and bucket:
+            return self._s3_files(bucket), rest
+        if rest and scheme not in {"s3", "http", "https"}:
+            return self._patiently("open", uri, lambda: ArrowFiles.from_uri(uri, self._config.retry_s))
         raise StorageError(f"{uri} is no URI of an object: write s3://bucket/key or file:///folder/name")
 
     def _s3_files(self, bucket: str) -> S3Files:

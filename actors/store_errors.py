@@ -8,10 +8,11 @@ import re
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as BotoConnectionError
+from pyarrow.lib import ArrowException
 
 from raymaker.actors.errors import ObjectNotFound, StorageError
 
-STORE_ERRORS = (OSError, ValueError, BotoCoreError, ClientError)
+STORE_ERRORS = (OSError, ValueError, ArrowException, BotoCoreError, ClientError)
 """What Python, pyarrow and boto3 raise."""
 
 TRANSIENT = re.compile(

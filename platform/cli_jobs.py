@@ -36,6 +36,10 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Start a training job from source code or an image."""
+    if (source is None) == (image is None):
+        raise typer.BadParameter("give --source or --image, one of them")
+    if source is not None and entry_point is None:
+        raise typer.BadParameter("--source needs --entry-point, the file in it that starts training")
     job = client_of(ctx).train(
         source=source,
         entry_point=entry_point,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ class Connection:
         self._session.get_component("data_loader").search_paths.insert(0, str(MODEL_FOLDER))
         self._region = region or self._session.get_config_variable("region") or DEFAULT_REGION
         self._clients: dict[str, Any] = {}
+        self._making = threading.Lock()
 
     @property
     def is_local(self) -> bool:
@@ -58,16 +60,17 @@ class Connection:
 
     def client(self, service: str) -> Any:
         """Return botocore's client of `service`, made at its first use."""
-        if service not in self._clients:
-            self._clients[service] = self._session.create_client(
-                service,
-                region_name=self._region,
-                endpoint_url=self.url,
-                config=self._config(service),
-                aws_access_key_id=self._made_up_key,
-                aws_secret_access_key=self._made_up_key,
-            )
-        return self._clients[service]
+        with self._making:
+            if service not in self._clients:
+                self._clients[service] = self._session.create_client(
+                    service,
+                    region_name=self._region,
+                    endpoint_url=self.url,
+                    config=self._config(service),
+                    aws_access_key_id=self._made_up_key,
+                    aws_secret_access_key=self._made_up_key,
+                )
+            return self._clients[service]
 
     def call(self, operation: str, service: str = "sagemaker", **request: Any) -> Answer:
         """Call one operation by botocore's name (`describe_training_job`). Raises RaymakerError."""
@@ -116,8 +119,9 @@ class Connection:
         if isinstance(error, botocore.exceptions.ParamValidationError):
             return WrongArgument(str(error))
         if isinstance(error, (botocore.exceptions.ConnectionError, botocore.exceptions.HTTPClientError)):
+            cause = "" if isinstance(error, botocore.exceptions.EndpointConnectionError) else f" ({error})"
             return PlatformUnreachable(
-                f"no answer from a platform at {self.url} ({error}). Start it with `raymaker up`, "
+                f"no platform answers at {self.url}{cause}. Start it with `raymaker up`, "
                 "or set RAYMAKER_ENDPOINT_URL to where yours answers."
             )
         return RaymakerError(str(error))

@@ -89,7 +89,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
+        return json.dumps(value)
     if value is None or isinstance(value, (str, int, float)):
         return value
     return value.isoformat() if isinstance(value, dt.datetime) else str(value)

@@ -90,7 +90,8 @@ class TrainingJob:
         """Yield what the log said of one metric, or of all, oldest first, with the times."""
         asked = {"MetricName": name} if name else {}
         for item in self.connection.items("get_training_metrics", "Metrics", TrainingJobName=self.name, **asked):
-            yield Metric(item["MetricName"], item["Value"], item["Timestamp"])
+            # A loss that explodes arrives as text, since JSON has no NaN.
+            yield Metric(item["MetricName"], float(item["Value"]), item["Timestamp"])
 
     def events(self) -> list[Answer]:
         """Return what happened to the job, oldest first."""

@@ -47,6 +47,7 @@ def _moving_line(title: str, stream: TextIO) -> Iterator[Show]:
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.text import Text
 
     columns = (
         SpinnerColumn(),
@@ -61,10 +62,10 @@ def _moving_line(title: str, stream: TextIO) -> Iterator[Show]:
         def show(phase: str, message: str) -> None:
             nonlocal last, last_told
             if last and phase != last:
-                progress.console.print(f"{title}  {last_told}", markup=False, highlight=False, style="dim")
+                progress.console.print(Text(f"{title}  {last_told}", style="dim"))
             last, last_told = phase, f"{phase}: {message}" if message else phase
             progress.update(task, description=escape(last_told))
 
         yield show
         if last:
-            progress.console.print(f"{title}  {last_told}", markup=False, highlight=False)
+            progress.console.print(Text(f"{title}  {last_told}"))

@@ -19,7 +19,8 @@ import httptools
 REUSE_WITHIN_S = 1.0
 """An idle connection older than this is not used again: servers close theirs after 2 s (gunicorn) or more, and a
 request that meets a closing connection is lost in a way that nobody can safely try again."""
-CONNECT_TIMEOUT_S = 5.0
+CONNECT_TIMEOUT_S = 1.0
+"""Long for a machine's own bridge. The address of a container that is gone answers nothing at all."""
 ANSWER_LIMIT_BYTES = 100 * 1024 * 1024
 
 
@@ -52,6 +53,7 @@ class Forwarder:
         self._port = port
         self._host_line = f"host: {host}:{port}\r\n".encode()
         self._idle: deque[tuple[float, _Connection]] = deque()
+        self._busy: set[_Connection] = set()
         self._closed = False
 
     async def request(
@@ -63,10 +65,12 @@ class Forwarder:
         """
         connection = self._take_idle() or await self._connect()
         reusable = False
+        self._busy.add(connection)
         try:
             answer = await connection.exchange(self._head(method, path, headers, len(body)), body)
             reusable = connection.reusable
         finally:
+            self._busy.discard(connection)
             if reusable and not self._closed:
                 self._idle.append((time.monotonic(), connection))
             else:
@@ -74,10 +78,12 @@ class Forwarder:
         return answer
 
     def close(self) -> None:
-        """Close what is idle; connections in use are closed when their request ends."""
+        """Close every connection: the container is gone, and what waits for it gets NoAnswer."""
         self._closed = True
         while self._idle:
             self._idle.pop()[1].close()
+        for connection in self._busy:
+            connection.close()
 
     def _take_idle(self) -> _Connection | None:
         """Return the connection used last. What is too old lies at the other end, and is closed from there."""

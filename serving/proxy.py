@@ -26,8 +26,8 @@ DRAINING_S = 2.0
 """How long a replica that is going away still takes connections: several times what HAProxy needs to hear of it."""
 HEADER_TIMEOUT_S = 30
 HANDLE_MESSAGE_BYTES = 128 * 1024 * 1024
-LONGEST_SOCKET_FOLDER = 36
-"""A Unix socket's path has 107 bytes; Serve adds a node id (56) and a file name, HAProxy a temporary suffix."""
+LONGEST_SOCKET_FOLDER = 28
+"""HAProxy takes socket paths of up to 97 bytes; Serve adds a node id (56) and a file name to the folder's."""
 
 UNAVAILABLE = (
     b"HTTP/1.1 503 Service Unavailable\r\n"
@@ -78,8 +78,8 @@ def serve_environment(
 def start_serve(host: str, port: int) -> None:
     """Start Serve on the cluster that this process is connected to, listening on `host`:`port`. Repeats do nothing."""
     # Ray and Serve read their switches when they are imported, and `serve_environment` is to be called before that.
-    from ray import serve  # noqa: PLC0415
-    from ray.serve.config import HTTPOptions, ProxyLocation  # noqa: PLC0415
+    from ray import serve
+    from ray.serve.config import HTTPOptions, ProxyLocation
 
     serve.start(
         proxy_location=ProxyLocation.EveryNode,
@@ -108,7 +108,7 @@ def proxy_folder(home: Path) -> Path:
         name = hashlib.sha256(str(home).encode()).hexdigest()[:8]
         folder = Path(tempfile.gettempdir()) / f"raymaker-{os.getuid()}-{name}"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if folder.stat().st_uid != os.getuid():
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise PermissionError(
             f"{folder} belongs to another account. Remove it, or set RAYMAKER_HOME to a shorter path."
         )

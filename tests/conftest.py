@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["support.engine", "support.registry", "support.s3", "support.database", "support.platform"]
+pytest_plugins = [
+    "support.engine",
+    "support.registry",
+    "support.s3",
+    "support.database",
+    "support.platform",
+    "support.steps",
+    "support.jobs",
+]
 
 STAGES = ("unit", "contract", "integration", "acceptance")
 

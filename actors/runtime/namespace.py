@@ -89,9 +89,10 @@ def make_root(root: str, container: dict[str, Any]) -> None:
     mount("none", root, flags=MS_UNBINDABLE)  # so that it is not found in itself
     mirror("/", root, rebuilt([target for target, _, _ in mounts]))
     mount("proc", f"{root}/proc", "proc", KEPT_FLAGS)
-    if os.path.isdir(f"{root}/dev/shm"):
+    shared_memory = f"{root}/dev/shm"  # noqa: S108 - the place, not a file in it
+    if os.path.isdir(shared_memory):
         size = f"size={container['shm_bytes']},mode=1777"
-        mount("tmpfs", f"{root}/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, size)
+        mount("tmpfs", shared_memory, "tmpfs", MS_NOSUID | MS_NODEV, size)
     for target, source, read_only in mounts:
         show(source, root + target, read_only=read_only)
     move_to(root)
@@ -165,7 +166,7 @@ def start(argv: list[str], environment: dict[str, str], report: int) -> int:
             signal.signal(number, signal.SIG_DFL)
         os.chdir(CODE if os.path.isdir(CODE) else "/")
         try:
-            os.execvpe(argv[0], argv, environment)
+            os.execvpe(argv[0], argv, environment)  # noqa: S606 - no shell is wanted
         except OSError as error:
             raise CannotStart(why_not_run(argv[0], environment["PATH"], error)) from error
     except (CannotStart, OSError) as error:
@@ -209,7 +210,7 @@ def bring_up_loopback() -> None:
 
 
 def mount(source: str, target: str, kind: str | None = None, flags: int = 0, data: str | None = None) -> None:
-    """mount(2)."""
+    """Mount `source` at `target`."""
     arguments = [None if text is None else os.fsencode(text) for text in (source, target, kind)]
     result = libc.mount(*arguments, ctypes.c_ulong(flags), None if data is None else data.encode())
     check(result, f"mount {source} at {target}")

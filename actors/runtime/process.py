@@ -22,17 +22,16 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from raymaker.actors.errors import ContainerMissing, StartError, UnsupportedError
 from raymaker.actors.runtime.base import LABEL_HOME, ContainerHandle, ContainerState, ExitStatus, LogLine, Phase
 from raymaker.actors.runtime.termination import request_end, started_ticks
-from raymaker.actors.spec import ContainerSpec, Mount, Network
+from raymaker.actors.spec import ContainerSpec, Mount
 
 logger = logging.getLogger(__name__)
 
@@ -133,12 +132,8 @@ class ProcessRuntime:
 
     def logs(self, handle: ContainerHandle, since_ns: int = 0, *, follow: bool = False) -> Iterator[LogLine]:
         """Yield lines later than `since_ns`; with `follow`, go on until the container exits."""
-        try:
-            if self._state(handle) is None:
-                raise FileNotFoundError
-            file = (self._root / handle.name / "log").open("rb")
-        except FileNotFoundError:
-            raise ContainerMissing(f"container {handle.name} is gone, and its log with it") from None
+        if (file := self._open_log(handle)) is None:
+            raise ContainerMissing(f"container {handle.name} is gone, and its log with it")
         with file:
             rest, ended = b"", not follow
             while True:
@@ -162,6 +157,12 @@ class ProcessRuntime:
                     handle = ContainerHandle(self.name, path.parent.name, container["id"])
                     found.append((handle, container["labels"]))
         return found
+
+    def _open_log(self, handle: ContainerHandle) -> BinaryIO | None:
+        with contextlib.suppress(FileNotFoundError):
+            if self._state(handle) is not None:
+                return (self._root / handle.name / "log").open("rb")
+        return None
 
     def _handle(self, folder: Path) -> ContainerHandle:
         return ContainerHandle(self.name, folder.name, str(self._id(folder)))

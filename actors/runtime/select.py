@@ -6,12 +6,15 @@ from pathlib import Path
 
 from raymaker.actors.errors import StartError
 from raymaker.actors.runtime.base import ContainerRuntime
-from raymaker.actors.runtime.docker import DockerRuntime, engine_answers
+from raymaker.actors.runtime.docker import DockerRuntime
+from raymaker.actors.runtime.docker_engine import engine_answers
 from raymaker.actors.runtime.process import ProcessRuntime
 
 
 def select_runtime(driver: str, home: Path) -> ContainerRuntime:
     """Return the driver of that name; `auto` is docker where an engine answers, else process. Raises StartError."""
+    if driver not in {"auto", "docker", "process"}:
+        raise StartError(f"there is no driver {driver!r}: set RAYMAKER_DRIVER to auto, docker or process")
     if driver == "process":
         return ProcessRuntime(home)
     if engine_answers():
@@ -19,14 +22,14 @@ def select_runtime(driver: str, home: Path) -> ContainerRuntime:
     if driver == "auto":
         return ProcessRuntime(home)
     raise StartError(
-        "no container engine answers on this machine: start one (Docker, Podman), or set RAYMAKER_DRIVER=process to run "
-        "source code as plain processes"
+        "no container engine answers on this machine: start one (Docker, Podman) and see that this account may use it, "
+        "or set RAYMAKER_DRIVER=process to run source code as plain processes"
     )
 
 
 def available_runtimes(driver: str, home: Path) -> list[ContainerRuntime]:
-    """Return every driver that may have left containers here: processes always, an engine's where one answers."""
+    """Return every driver that may have left containers here. An engine that is away now may be back later."""
     runtimes: list[ContainerRuntime] = [ProcessRuntime(home)]
-    if driver != "process" and engine_answers():
+    if driver != "process":
         runtimes.append(DockerRuntime(home))
     return runtimes

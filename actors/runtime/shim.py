@@ -64,7 +64,7 @@ def leave_processes() -> dict[str, Any] | None:
     user, group = os.getuid(), os.getgid()
     try:
         if libc.unshare(CLONE_NEWUSER | CLONE_NEWPID):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))  # noqa: TRY301 - told as the others are
         for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
             with open(f"/proc/self/{name}", "w", encoding="utf-8") as file:
                 file.write(text)
@@ -99,7 +99,7 @@ def become_init(folder: str, output: int, say: int) -> NoReturn:
     os.set_inheritable(say, True)
     program = os.path.join(os.path.dirname(__file__), "namespace.py")
     try:
-        os.execv(sys.executable, [sys.executable, "-I", "-S", program, folder, str(say)])
+        os.execv(sys.executable, [sys.executable, "-I", "-S", program, folder, str(say)])  # noqa: S606 - no shell
     finally:
         os._exit(126)
 

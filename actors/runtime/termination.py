@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
+SHELLS = frozenset({"sh", "ash", "bash", "busybox", "dash", "ksh", "mksh", "zsh"})
+ENDED = {"Z", "X"}
+"""States of what is only the remains of a process."""
 TERM_BIT = 1 << (signal.SIGTERM - 1)
 
 
@@ -28,6 +31,7 @@ class Process:
     parent: int
     started_ticks: int
     listens: bool
+    is_shell: bool = False
 
 
 def request_end(init_pid: int) -> bool:
@@ -44,17 +48,26 @@ def request_end(init_pid: int) -> bool:
 
 
 def chosen(processes: Iterable[Process], init_pid: int) -> list[Process]:
-    """Choose who gets the signal: all below init but those that do not listen and wait for one that does."""
+    """Choose who below init gets the signal.
+
+    Not those that do not listen but wait for one that does. Not what a listening program started either: it answers for
+    its own. A shell cannot, since it runs its trap only when what it waits for has ended.
+    """
     known = {process.pid: process for process in processes}
-    below = [process for process in known.values() if init_pid in _ancestors(process, known)]
-    waiting = {pid for process in below if process.listens for pid in _ancestors(process, known)}
-    return [process for process in below if process.listens or process.pid not in waiting]
+    below = {process.pid: process for process in known.values() if init_pid in _ancestors(process, known)}
+    waiting = {pid for process in below.values() if process.listens for pid in _ancestors(process, known)}
+    answering = {pid for pid, process in below.items() if process.listens and not process.is_shell}
+    return [
+        process
+        for pid, process in below.items()
+        if (process.listens or pid not in waiting) and answering.isdisjoint(_ancestors(process, known))
+    ]
 
 
 def started_ticks(pid: int) -> int | None:
     """When a process started, in the kernel's ticks; None where there is none, or only its remains."""
     fields = _stat(pid)
-    return None if fields is None or fields[0] in {"Z", "X"} else int(fields[19])
+    return None if fields is None or fields[1] in ENDED else int(fields[20])
 
 
 def _ancestors(process: Process, known: dict[int, Process]) -> set[int]:
@@ -67,17 +80,18 @@ def _ancestors(process: Process, known: dict[int, Process]) -> set[int]:
 
 
 def _processes() -> Iterable[Process]:
-    for entry in os.listdir(PROC):
-        if entry.isdigit() and (fields := _stat(int(entry))) is not None and fields[0] not in {"Z", "X"}:
-            yield Process(int(entry), int(fields[1]), int(fields[19]), _listens(int(entry)))
+    for pid in (int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()):
+        if (fields := _stat(pid)) is not None and fields[1] not in ENDED:
+            yield Process(pid, int(fields[2]), int(fields[20]), _listens(pid), is_shell=fields[0] in SHELLS)
 
 
 def _stat(pid: int) -> list[str] | None:
-    """The fields of /proc/<pid>/stat from the third (the state) on: the second may hold anything, even brackets."""
+    """The fields of /proc/<pid>/stat from the second (the name, which may hold anything, even brackets) on."""
     try:
-        return (PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
+        before, _, after = (PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")
     except (FileNotFoundError, ProcessLookupError):
         return None
+    return [before.partition("(")[2], *after.split()]
 
 
 def _listens(pid: int) -> bool:

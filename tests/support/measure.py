@@ -39,7 +39,8 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     """Print rows in columns; the first to the left, the others to the right."""
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     print(f"\n{title}")
-    for row in [header, ["-" * width for width in widths], *rows]:
+    head = [header, ["-" * width for width in widths]] if any(header) else []
+    for row in [*head, *rows]:
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
         print("  ".join(cells).rstrip())
 

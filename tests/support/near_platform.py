@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import io
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,7 @@ from raymaker.actors.reports import JobReport, Metric, Outcome
 from raymaker.actors.runtime.base import LogLine
 from raymaker.platform import dispatch
 from raymaker.platform.client import Client
+from raymaker.platform.connection import Connection
 from raymaker.platform.database import hosting, metrics, training
 from raymaker.platform.log_reader import ENDPOINT_GROUP, TRAINING_GROUP
 from raymaker.platform.logstore import LogStore
@@ -38,19 +40,29 @@ Scorer = Callable[[bytes, Mapping[str, str]], tuple[int, dict[str, str], bytes]]
 class NearPlatform:
     """A platform that answers at once and never does anything by itself."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, share_clients: bool) -> None:
         self.now = 1_700_000_000.0
         self.context = dataclasses.replace(make_context(home), now=lambda: self.now)
         self.context.database.migrate()
         self.logs = LogStore(self.context.settings.home_path / "logs")
         self.client = Client(URL, clock=Clock(lambda: self.now, self._sleep))
-        for service in SERVICES:
-            self.client.connection.client(service).meta.events.register("before-send", self._answer)
+        self._clients = (
+            _clients() if share_clients else {name: self.client.connection.client(name) for name in SERVICES}
+        )
+        self.client.connection._clients.update(self._clients)
+        for client in self._clients.values():
+            client.meta.events.register("before-send", self._answer)
         self.away = False
         self.signed_with: set[str] = set()
         self._last_step = self.now
         self._coming: deque[Callable[[], object]] = deque()
         self._scorers: dict[str, Scorer] = {}
+
+    def close(self) -> None:
+        for client in self._clients.values():
+            client.meta.events.unregister("before-send", self._answer)
+        self.client.close()
+        self.context.database.dispose()
 
     def meanwhile(self, *steps: Callable[[], object]) -> None:
         """Have these happen while the client waits, one at each time that it sleeps."""
@@ -138,15 +150,20 @@ class NearPlatform:
 
 
 @contextlib.contextmanager
-def near_platform(home: Path) -> Iterator[NearPlatform]:
-    """Make one, and close what it opened after the block."""
+def near_platform(home: Path, *, share_clients: bool = True) -> Iterator[NearPlatform]:
+    """Make one, and close what it opened after the block. All share botocore's clients, which take long to make."""
     dispatch.load_operations()
-    platform = NearPlatform(home)
+    platform = NearPlatform(home, share_clients=share_clients)
     try:
         yield platform
     finally:
-        platform.client.close()
-        platform.context.database.dispose()
+        platform.close()
+
+
+@functools.cache
+def _clients() -> dict[str, Any]:
+    connection = Connection(URL)
+    return {name: connection.client(name) for name in SERVICES}
 
 
 def _text(value: str | bytes) -> str:

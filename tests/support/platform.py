@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import docker
 import pytest
 from botocore.config import Config
 
@@ -85,16 +86,21 @@ def platform_environment(home: Path, **settings: object) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def platform(engine: object, base_image: str, s3: ObjectStore, registry: str) -> Iterator[Platform]:
-    """One platform for the whole session, on the docker driver, with the session's object store and registry."""
+def platform(engine: docker.DockerClient, base_image: str, s3: ObjectStore, registry: str) -> Iterator[Platform]:
+    """One platform for the whole session, on the docker driver, with the session's object store and registry.
+
+    At the end it must have left no container behind.
+    """
     with running_platform(
         driver="docker",
+        stop_grace_s=5,
         s3_endpoint_url=s3.endpoint_url,
         s3_access_key_id=s3.access_key,
         s3_secret_access_key=s3.secret_key,
         registry_insecure=f'["{registry}"]',
     ) as running:
         yield running
+    assert engine.containers.list(all=True, filters={"label": f"raymaker.home={running.home}"}) == []
 
 
 def _must_succeed(done: subprocess.CompletedProcess[str]) -> None:

@@ -7,25 +7,25 @@ import json
 from pathlib import Path
 
 import pytest
-from support.s3 import ObjectStore as S3
 
 from raymaker.actors.channels.file import fetch_channel
 from raymaker.actors.errors import ObjectNotFound, StorageError
 from raymaker.actors.spec import ChannelSpec
 from raymaker.actors.storage import ObjectStore, StoreConfig
+from support.s3 import ObjectStore as S3Server
 
 
 @pytest.fixture
-def store(s3: S3) -> ObjectStore:
+def store(s3: S3Server) -> ObjectStore:
     return ObjectStore(StoreConfig(s3.endpoint_url, s3.access_key, s3.secret_key, s3.region, retry_s=5))
 
 
 @pytest.fixture
-def bucket(s3: S3) -> str:
+def bucket(s3: S3Server) -> str:
     return s3.bucket()
 
 
-def put(s3: S3, bucket: str, **objects: bytes) -> None:
+def put(s3: S3Server, bucket: str, **objects: bytes) -> None:
     client = s3.client()
     for key, body in objects.items():
         client.put_object(Bucket=bucket, Key=key, Body=body)
@@ -36,14 +36,16 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_prefix_of_many_objects_comes_complete(store: ObjectStore, s3: S3, bucket: str, tmp_path: Path) -> None:
+def test_a_prefix_of_many_objects_comes_complete(store: ObjectStore, s3: S3Server, bucket: str, tmp_path: Path) -> None:
     objects = {f"train/{n % 7}/row-{n}.csv": str(n).encode() * n for n in range(60)}
     put(s3, bucket, **objects)
     fetch_channel(store, ChannelSpec("train", f"s3://{bucket}/train"), tmp_path / "in")
     assert files(tmp_path / "in") == {key.removeprefix("train/"): body for key, body in objects.items()}
 
 
-def test_a_manifest_on_s3_brings_its_objects_unpacked(store: ObjectStore, s3: S3, bucket: str, tmp_path: Path) -> None:
+def test_a_manifest_on_s3_brings_its_objects_unpacked(
+    store: ObjectStore, s3: S3Server, bucket: str, tmp_path: Path
+) -> None:
     put(
         s3,
         bucket,
@@ -60,7 +62,7 @@ def test_a_manifest_on_s3_brings_its_objects_unpacked(store: ObjectStore, s3: S3
 
 @pytest.mark.parametrize("key", ["train/../../evil", "train/a/../b"])
 def test_a_key_that_leads_out_of_the_folder_is_refused_by_name(
-    store: ObjectStore, s3: S3, bucket: str, tmp_path: Path, key: str
+    store: ObjectStore, s3: S3Server, bucket: str, tmp_path: Path, key: str
 ) -> None:
     put(s3, bucket, **{key: b"x", "train/good": b"x"})
     with pytest.raises(StorageError, match=r"channel train: .*leads out of the folder"):
@@ -69,14 +71,14 @@ def test_a_key_that_leads_out_of_the_folder_is_refused_by_name(
 
 
 def test_a_key_with_an_empty_part_is_an_error_that_names_it(
-    store: ObjectStore, s3: S3, bucket: str, tmp_path: Path
+    store: ObjectStore, s3: S3Server, bucket: str, tmp_path: Path
 ) -> None:
     put(s3, bucket, **{"train//odd": b"x"})
     with pytest.raises(StorageError, match=r"channel train: .*train//odd"):
         fetch_channel(store, ChannelSpec("train", f"s3://{bucket}/train/"), tmp_path / "in")
 
 
-def test_a_key_that_is_also_a_folder_is_an_error(store: ObjectStore, s3: S3, bucket: str, tmp_path: Path) -> None:
+def test_a_key_that_is_also_a_folder_is_an_error(store: ObjectStore, s3: S3Server, bucket: str, tmp_path: Path) -> None:
     put(s3, bucket, **{"train/a": b"x", "train/a/b": b"x"})
     with pytest.raises(StorageError, match="channel train: .*file where a folder is needed"):
         fetch_channel(store, ChannelSpec("train", f"s3://{bucket}/train/"), tmp_path / "in")

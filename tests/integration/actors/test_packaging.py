@@ -9,12 +9,12 @@ from pathlib import Path
 import docker
 import docker.errors
 import pytest
-from support.s3 import ObjectStore as S3
 
 from raymaker.actors.errors import PackagingError
 from raymaker.actors.packaging import StagedSource, build_here, build_image, stage_source
 from raymaker.actors.spec import SourceSpec
 from raymaker.actors.storage import ObjectStore, StoreConfig
+from support.s3 import ObjectStore as S3Server
 
 STORE = ObjectStore(StoreConfig(retry_s=0))
 BUILDS_TRAIN = """\
@@ -88,10 +88,10 @@ def test_a_build_script_runs_in_the_image_and_may_make_the_entry_point(
     ],
 )
 def test_a_build_that_fails_shows_its_log_and_leaves_nothing(
-    engine: docker.DockerClient, base_image: str, code: Path, tmp_path: Path, script: str, message: str
+    engine: docker.DockerClient, base_image: str, code: Path, script: str, message: str
 ) -> None:
     (code / "build.sh").write_text(f"#!/bin/sh\n{script}\n")
-    staged = stage(code, "train", tmp_path)
+    staged = stage(code, "train", code.parent)
     with pytest.raises(PackagingError, match=message):
         build_image(staged, base_image, engine)
     label = {"label": f"raymaker.source={staged.sha256}"}
@@ -113,7 +113,7 @@ def test_an_engine_that_is_away_is_named(code: Path, tmp_path: Path) -> None:
 
 
 def test_code_from_s3_runs_though_s3_keeps_no_modes(
-    engine: docker.DockerClient, base_image: str, images: list[str], s3: S3, tmp_path: Path
+    engine: docker.DockerClient, base_image: str, images: list[str], s3: S3Server, tmp_path: Path
 ) -> None:
     bucket, client = s3.bucket(), s3.client()
     client.put_object(Bucket=bucket, Key="code/go", Body=b"#!/bin/sh\necho from s3")

@@ -12,11 +12,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from support.s3 import ObjectStore as S3
 
 from raymaker.actors.artifacts import pack, unpack
 from raymaker.actors.errors import ObjectNotFound, StorageError
 from raymaker.actors.storage import ObjectStore, StoreConfig
+from support.s3 import ObjectStore as S3Server
 
 
 class FaultyNetwork:
@@ -35,7 +35,7 @@ class FaultyNetwork:
             def handle_any(self) -> None:
                 network._handle(self)
 
-            do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_any
+            do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_any  # noqa: N815 - http.server's names
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -87,23 +87,23 @@ class FaultyNetwork:
 
 
 @pytest.fixture
-def network(s3: S3) -> Iterator[FaultyNetwork]:
+def network(s3: S3Server) -> Iterator[FaultyNetwork]:
     network = FaultyNetwork(s3.endpoint_url)
     yield network
     network.close()
 
 
-def config(s3: S3, endpoint_url: str | None = None, retry_s: float = 20) -> StoreConfig:
+def config(s3: S3Server, endpoint_url: str | None = None, retry_s: float = 20) -> StoreConfig:
     return StoreConfig(endpoint_url or s3.endpoint_url, s3.access_key, s3.secret_key, s3.region, retry_s)
 
 
 @pytest.fixture
-def store(s3: S3) -> ObjectStore:
+def store(s3: S3Server) -> ObjectStore:
     return ObjectStore(config(s3))
 
 
 @pytest.fixture
-def bucket(s3: S3) -> str:
+def bucket(s3: S3Server) -> str:
     name = s3.bucket()
     client = s3.client()
     for key in ("train/a.csv", "train/sub/b.csv", "train-2/c.csv", "part-1", "part-2", "odd/ü %41+.txt"):
@@ -114,7 +114,7 @@ def bucket(s3: S3) -> str:
     return name
 
 
-def keys(s3: S3, bucket: str) -> list[str]:
+def keys(s3: S3Server, bucket: str) -> list[str]:
     client = s3.client()
     found = [item["Key"] for item in client.list_objects_v2(Bucket=bucket).get("Contents", [])]
     client.close()
@@ -162,7 +162,7 @@ def test_a_missing_bucket_is_told_as_such_for_reading_writing_and_checking(store
 
 
 def test_what_is_uploaded_comes_down_the_same_over_many_parts(
-    store: ObjectStore, bucket: str, s3: S3, tmp_path: Path
+    store: ObjectStore, bucket: str, s3: S3Server, tmp_path: Path
 ) -> None:
     content = bytes(range(256)) * 4 * 1024 * 40
     (tmp_path / "up").write_bytes(content)
@@ -178,7 +178,7 @@ def test_odd_keys_are_literal_and_can_be_read_back(store: ObjectStore, bucket: s
 
 
 def test_deleting_takes_the_folder_but_not_its_namesakes_and_leaves_no_markers(
-    store: ObjectStore, bucket: str, s3: S3
+    store: ObjectStore, bucket: str, s3: S3Server
 ) -> None:
     store.delete_prefix(f"s3://{bucket}/train")
     store.delete_prefix(f"s3://{bucket}/train")
@@ -190,7 +190,7 @@ def test_a_whole_bucket_is_never_deleted(store: ObjectStore, bucket: str) -> Non
         store.delete_prefix(f"s3://{bucket}/")
 
 
-def test_checking_a_place_leaves_nothing_behind(store: ObjectStore, bucket: str, s3: S3) -> None:
+def test_checking_a_place_leaves_nothing_behind(store: ObjectStore, bucket: str, s3: S3Server) -> None:
     before = keys(s3, bucket)
     store.check_writable(f"s3://{bucket}/jobs/out")
     assert keys(s3, bucket) == before
@@ -206,7 +206,7 @@ def test_a_model_goes_to_s3_and_comes_back(store: ObjectStore, bucket: str, tmp_
 
 
 def test_a_store_that_is_overloaded_for_a_while_is_borne_with(
-    s3: S3, bucket: str, network: FaultyNetwork, tmp_path: Path
+    s3: S3Server, bucket: str, network: FaultyNetwork, tmp_path: Path
 ) -> None:
     store = ObjectStore(config(s3, network.endpoint_url))
     network.refuse_next(4, 503)
@@ -214,7 +214,7 @@ def test_a_store_that_is_overloaded_for_a_while_is_borne_with(
     assert (tmp_path / "a.csv").read_text() == "train/a.csv"
 
 
-def test_a_cut_transfer_goes_on_where_it_was(s3: S3, bucket: str, network: FaultyNetwork, tmp_path: Path) -> None:
+def test_a_cut_transfer_goes_on_where_it_was(s3: S3Server, bucket: str, network: FaultyNetwork, tmp_path: Path) -> None:
     content = bytes(range(256)) * 4 * 1024 * 20
     (tmp_path / "up").write_bytes(content)
     ObjectStore(config(s3)).upload(tmp_path / "up", f"s3://{bucket}/big")
@@ -227,14 +227,14 @@ def test_a_cut_transfer_goes_on_where_it_was(s3: S3, bucket: str, network: Fault
     assert None not in ranges
 
 
-def test_no_access_is_told_at_once_with_the_remedy(s3: S3, bucket: str, network: FaultyNetwork) -> None:
+def test_no_access_is_told_at_once_with_the_remedy(s3: S3Server, bucket: str, network: FaultyNetwork) -> None:
     store = ObjectStore(config(s3, network.endpoint_url))
     network.refuse_next(10, 403)
     with pytest.raises(StorageError, match="access was denied.*check|set an access key"):
         store.list_objects(f"s3://{bucket}/train/")
 
 
-def test_an_endpoint_that_nobody_listens_at_is_named(s3: S3, bucket: str) -> None:
+def test_an_endpoint_that_nobody_listens_at_is_named(s3: S3Server, bucket: str) -> None:
     store = ObjectStore(config(s3, "http://127.0.0.1:9", retry_s=0))
     for act in (
         lambda: store.list_objects(f"s3://{bucket}/train/"),
@@ -244,7 +244,7 @@ def test_an_endpoint_that_nobody_listens_at_is_named(s3: S3, bucket: str) -> Non
             act()
 
 
-def test_a_process_that_used_s3_ends_without_a_word(s3: S3, bucket: str) -> None:
+def test_a_process_that_used_s3_ends_without_a_word(s3: S3Server, bucket: str) -> None:
     program = (
         "from raymaker.actors.storage import *\n"
         f"store = ObjectStore(StoreConfig({s3.endpoint_url!r}, 'k', 's'))\n"

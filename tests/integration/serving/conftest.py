@@ -12,13 +12,13 @@ from pathlib import Path
 import docker
 import pytest
 from integration.serving.file_reporter import FileReporter
-from integration.serving.serving_cluster import Platform, driver_of, running_ray
+from integration.serving.serving_cluster import ServeCluster, driver_of, running_ray
 from ray import serve
-from support.servers import free_port
 
 from raymaker.actors.site import Site
 from raymaker.actors.storage import StoreConfig
 from raymaker.serving.proxy import serve_environment, start_serve
+from support.servers import free_port
 
 TESTS = Path(__file__).parents[2]
 SCORING_IMAGE = "raymaker-test-scoring:latest"
@@ -42,7 +42,7 @@ def scoring_image(engine: docker.DockerClient, base_image: str) -> Iterator[str]
 
 
 @pytest.fixture(scope="session")
-def platform(scoring_image: str, base_image: str) -> Iterator[Platform]:
+def cluster(scoring_image: str, base_image: str) -> Iterator[ServeCluster]:
     """Ray started as the platform starts it, in a short folder, since Unix sockets have short names."""
     home = Path(tempfile.mkdtemp(prefix="rm-"))
     port = free_port()
@@ -68,6 +68,6 @@ def platform(scoring_image: str, base_image: str) -> Iterator[Platform]:
             patch.setenv(name, value)
         with running_ray(home) as (pid, address), driver_of(address) as driver:
             driver.submit(start_serve, "127.0.0.1", port).result()
-            yield Platform(pid, port, driver, site, FileReporter(home / "reports.jsonl"), scoring_image)
+            yield ServeCluster(pid, port, driver, site, FileReporter(home / "reports.jsonl"), scoring_image)
             driver.submit(serve.shutdown).result()
     shutil.rmtree(home)

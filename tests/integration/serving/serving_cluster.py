@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import multiprocessing
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -19,17 +21,17 @@ import boto3
 import ray
 from botocore.config import Config
 from integration.serving.file_reporter import FileReporter
-from support.servers import free_port
 
 from raymaker.actors.site import Site
 from raymaker.actors.spec import InstanceType, Resources, ScoringSpec
 from raymaker.serving import endpoint
 from raymaker.serving.endpoint import EndpointObservation, EndpointState
 from raymaker.serving.spec import EndpointSpec
+from support.servers import free_port
 
 
 @dataclass(frozen=True)
-class Platform:
+class ServeCluster:
     """A Ray cluster of this session's own with Serve on it, and what endpoints need to be deployed there."""
 
     pid: int
@@ -88,7 +90,7 @@ class Platform:
 
 @contextlib.contextmanager
 def driver_of(address: str) -> Iterator[ProcessPoolExecutor]:
-    """A process that is connected to the cluster. Ray reads its variables as it is imported, so it needs a fresh one."""
+    """A process that is connected to the cluster: a fresh one, since Ray reads its variables when it is imported."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn, initializer=connect, initargs=(address,)) as driver:
         yield driver
@@ -134,7 +136,29 @@ def process_tree(root: int) -> list[int]:
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
                 found[int(entry.name)] = (int(fields[1]), int(fields[3]))
-    members = {pid for pid, (_, session) in found.items() if session == root or pid == root}
+    members = {pid for pid, (_, session) in found.items() if root in {session, pid}}
     while grown := {pid for pid, (parent, _) in found.items() if parent in members} - members:
         members |= grown
     return sorted(members)
+
+
+def listening_addresses(pids: list[int]) -> set[tuple[str, int]]:
+    """The TCP addresses that these processes listen on, as the kernel shows them."""
+    inodes = set()
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    inodes.add(str(descriptor.readlink()).removeprefix("socket:[").removesuffix("]"))
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in inodes:  # LISTEN
+                host, _, port = fields[1].partition(":")
+                words = struct.unpack(f">{len(host) // 8}I", bytes.fromhex(host))
+                packed = struct.pack(f"<{len(words)}I", *words)
+                address = ipaddress.ip_address(packed)
+                mapped = getattr(address, "ipv4_mapped", None)
+                found.add((str(mapped or address), int(port, 16)))
+    return found

@@ -64,12 +64,11 @@ def make(
     for container in made:
         container.remove()
     assert runtime.owned({LABEL_HOME: str(home)}) == []
-    runtime.close()
 
 
 def test_a_container_that_answers_ping_is_started_and_stopped_with_its_log(make: Make, said: list[str]) -> None:
     container = make()
-    host, port = container.start()
+    _, port = container.start()
     assert port == 8080
     container.stop()
     assert container.wait().startswith("exit code 0")
@@ -110,7 +109,7 @@ def test_a_start_that_is_under_way_ends_when_the_container_is_stopped(make: Make
 
     async def story() -> None:
         starting = asyncio.create_task(asyncio.to_thread(container.start))
-        while container._handle is None:
+        while container._handle is None:  # noqa: ASYNC110 - set by another thread
             await asyncio.sleep(0.05)
         await asyncio.to_thread(container.stop)
         with pytest.raises(ScoringError):

@@ -73,7 +73,7 @@ def test_what_is_packed_comes_out_the_same(store: ObjectStore, model: Path, tmp_
     assert (tmp_path / "served" / "weights.bin").read_bytes() == b"w" * 1000
     assert os.access(tmp_path / "served" / "sub" / "run", os.X_OK)
     assert (tmp_path / "served").stat().st_mode & 0o777 == 0o755
-    assert os.listdir(model.parent) == ["model"]
+    assert [path.name for path in (model.parent).iterdir()] == ["model"]
 
 
 def test_equal_folders_make_equal_archives(store: ObjectStore, model: Path, tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_a_download_appears_whole_and_leaves_no_part(store: ObjectStore, data: P
     store.download(f"{data}/b.csv", tmp_path / "new" / "copy", pieces.append)
     assert (tmp_path / "new" / "copy").read_text() == "bb"
     assert sum(pieces) == 2
-    assert os.listdir(tmp_path / "new") == ["copy"]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["copy"]
 
 
 def test_a_download_to_a_place_that_is_a_file_names_the_place(store: ObjectStore, data: Path) -> None:
@@ -117,7 +117,7 @@ def test_an_upload_replaces_the_object_and_leaves_no_part(store: ObjectStore, da
     store.upload(data / "a.csv", target.as_uri())
     store.upload(data / "b.csv", target.as_uri())
     assert target.read_text() == "bb"
-    assert os.listdir(target.parent) == ["model.bin"]
+    assert [path.name for path in (target.parent).iterdir()] == ["model.bin"]
 
 
 def test_reading_more_than_the_limit_is_refused(store: ObjectStore, data: Path) -> None:
@@ -135,12 +135,12 @@ def test_deleting_takes_a_file_or_a_folder_and_nothing_is_no_error(store: Object
     store.delete_prefix(f"{data}/a.csv")
     store.delete_prefix(f"{data}/sub")
     store.delete_prefix(f"{data}/none")
-    assert os.listdir(data) == ["b.csv"]
+    assert [path.name for path in (data).iterdir()] == ["b.csv"]
 
 
 def test_checking_a_place_leaves_nothing_behind(store: ObjectStore, tmp_path: Path) -> None:
     store.check_writable(f"{tmp_path}/new/deep")
-    assert os.listdir(tmp_path) == []
+    assert [path.name for path in (tmp_path).iterdir()] == []
 
 
 def test_checking_a_place_below_a_file_fails_and_names_it(store: ObjectStore, data: Path) -> None:

@@ -142,7 +142,7 @@ def test_a_name_that_is_taken_is_refused(client: Client) -> None:
 def test_no_real_key_signs_requests_to_this_machine(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "REAL")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "REAL")
-    with near_platform(home) as platform:
+    with near_platform(home, share_clients=False) as platform:
         list(platform.client.jobs())
         assert platform.signed_with == {"local"}
 

@@ -145,7 +145,10 @@ def test_an_update_that_is_rolled_back_is_told(
     platform: NearPlatform, served: Endpoint, trained: TrainingJob, way: str
 ) -> None:
     before = records(platform)
-    platform.meanwhile(lambda: platform.endpoint_fails("live", "out of memory", generation=2))
+    platform.meanwhile(
+        lambda: platform.endpoint_fails("live", "out of memory", generation=2),
+        lambda: platform.endpoint_comes_up("live", generation=3),
+    )
     with pytest.raises(EndpointFailed, match="rolled back, and it serves what it served before: .*out of memory"):
         trained.deploy("live") if way == "deploy" else served.update(environment={"A": "b"})
     assert served.status == "InService"

@@ -1,4 +1,4 @@
-"""One replica's HTTP side, against a container that is a small class: what it forwards, refuses, bounds and survives."""
+"""One replica's HTTP side, before a container that is a small class: what it forwards, refuses, bounds, survives."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_more_requests_than_allowed_are_turned_away_and_the_others_are_served() 
         container.hold = asyncio.Event()
         client = Client(application(container))
         accepted = [asyncio.create_task(Client(client._app).post(b"a")) for _ in range(3)]
-        while len(container.seen) < 3:
+        while len(container.seen) < 3:  # noqa: ASYNC110 - the fake has no event for it
             await asyncio.sleep(0)
         answer = await client.post(b"b")
         assert code(answer) == (503, "ServiceUnavailable")

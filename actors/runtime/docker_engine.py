@@ -1,0 +1,142 @@
+"""The few calls to a container engine that the docker driver is made of, each with the engine's oddities smoothed.
+
+Knows containers by id and nothing of specs; who retries, and for how long, is `docker.py`'s matter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import docker
+import requests
+import urllib3.exceptions
+from docker.errors import APIError, DockerException, NotFound
+from docker.utils import kwargs_from_env
+
+from raymaker.actors.errors import EngineAway
+from raymaker.actors.runtime.base import LogLine
+from raymaker.actors.runtime.docker_log import NS_PER_S, parse_log
+from raymaker.actors.spec import Network
+
+GOING_S = 30.0
+"""How long a removal may take that somebody else began."""
+RETRY_S = 0.25
+NETWORK_NAMES = {Network.INTERNAL: "raymaker-internal", Network.OPEN: "raymaker-open"}
+
+
+@contextlib.contextmanager
+def engine(timeout_s: int, api_version: str | None = None) -> Iterator[docker.APIClient]:
+    """Connect to this machine's engine (DOCKER_HOST, else its usual socket). Raises EngineAway, also in the block."""
+    try:
+        api = docker.APIClient(version=api_version or "auto", timeout=timeout_s, **kwargs_from_env())
+    except DockerException as error:
+        raise _away(error) from error
+    try:
+        yield api
+    except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
+        raise _away(error) from error
+    finally:
+        api.close()
+
+
+def engine_answers(timeout_s: int = 2) -> bool:
+    """Tell whether a container engine answers on this machine."""
+    try:
+        with engine(timeout_s) as api:
+            return bool(api.ping())
+    except (EngineAway, APIError):
+        return False
+
+
+def find(api: docker.APIClient, name: str) -> dict[str, Any] | None:
+    """Look a container up by name or id; None where there is none, or one that is just being removed."""
+    try:
+        container: dict[str, Any] = api.inspect_container(name)
+    except NotFound:
+        return None
+    return None if container["State"]["Status"] in {"removing", "dead"} else container
+
+
+def ends_within(api: docker.APIClient, container_id: str, timeout_s: float) -> bool:
+    """Have the engine answer when the container has ended; False where it did not in time."""
+    try:
+        api.wait(container_id, timeout=timeout_s)  # type: ignore[arg-type]  # requests takes fractions of a second
+    except NotFound:
+        return True  # it was removed just now
+    except requests.exceptions.ReadTimeout:
+        return False
+    except requests.exceptions.ConnectionError as error:
+        if error.args and isinstance(error.args[0], urllib3.exceptions.ReadTimeoutError):
+            return False
+        raise
+    return True
+
+
+def read_log(api: docker.APIClient, container_id: str, since_ns: int = 0, *, follow: bool = False) -> Iterator[LogLine]:
+    """Read what came after `since_ns`. The engine is asked for a second more: lines of equal times belong together."""
+    since_s = since_ns // NS_PER_S - 1
+    stream = api.logs(
+        container_id,
+        stdout=True,
+        stderr=True,
+        stream=True,
+        follow=follow,
+        timestamps=True,
+        since=max(since_s, 0) or None,
+    )
+    # Its own close() leaves the socket open where not everything was read.
+    with contextlib.closing(stream._response):  # noqa: SLF001
+        yield from (line for line in parse_log(stream) if line.time_ns > since_ns)
+
+
+def remove(api: docker.APIClient, container_id: str) -> None:
+    """Remove it with its volumes; where somebody else is already at it, wait until it is gone."""
+    deadline = time.monotonic() + GOING_S
+    with unless(requests.codes.not_found, requests.codes.conflict):
+        api.remove_container(container_id, v=True, force=True)
+    while _exists(api, container_id) and time.monotonic() < deadline:
+        time.sleep(RETRY_S)
+
+
+def network_id(api: docker.APIClient, network: Network) -> str:
+    """Return the network's id in the engine, made where it is missing; of several made at once, all take the same."""
+    if network is Network.NONE:
+        return "none"
+    name, is_internal = NETWORK_NAMES[network], network is Network.INTERNAL
+    if not (found := _networks(api, name)):
+        options = {"com.docker.network.bridge.enable_icc": "false"} if is_internal else None
+        with unless(requests.codes.conflict):
+            api.create_network(name, driver="bridge", internal=is_internal, check_duplicate=True, options=options)
+        found = _networks(api, name)
+    return found[0]
+
+
+@contextlib.contextmanager
+def unless(*status_codes: int) -> Iterator[None]:
+    """Pass over these answers of the engine."""
+    try:
+        yield
+    except APIError as error:
+        if error.status_code not in status_codes:
+            raise
+
+
+def _exists(api: docker.APIClient, container_id: str) -> bool:
+    try:
+        api.inspect_container(container_id)
+    except NotFound:
+        return False
+    return True
+
+
+def _networks(api: docker.APIClient, name: str) -> list[str]:
+    """Ids of the networks of that name, the oldest first."""
+    found = [item for item in api.networks(names=[name]) if item["Name"] == name]
+    return [str(item["Id"]) for item in sorted(found, key=lambda item: (item["Created"], item["Id"]))]
+
+
+def _away(error: Exception) -> EngineAway:
+    return EngineAway(f"the container engine does not answer: is it running, and may this account use it? ({error})")

@@ -1,0 +1,116 @@
+"""What the engine is asked for to run a ContainerSpec, and in words why it refused. Calls nothing."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from docker.types import DeviceRequest, LogConfig, Mount
+
+from raymaker.actors.errors import ImageError, StartError
+from raymaker.actors.runtime.base import LABEL_HOME
+from raymaker.actors.spec import ContainerSpec, Resources
+
+CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETPCAP", "SETUID"]
+"""What ordinary images need to set up files and to drop to another user; everything else is taken away."""
+PIDS_LIMIT = 16_384
+"""Threads count, and numeric libraries start as many per process as the machine has processors."""
+EXEC_FAILURE = re.compile(
+    r"\[FATAL tini \(\d+\)\] exec (.*) failed: (.*)|.*\(catatonit:\d+\): failed to exec pid1: (.*)"
+)
+"""How the engine's init (Docker's, Podman's) says that it could not run the program."""
+
+
+def host_config(spec: ContainerSpec, network: str, cpu_count: int) -> dict[str, Any]:
+    """Arguments for docker's `create_host_config`. The engine refuses more CPUs than it has, so none are then asked."""
+    limits = spec.resources
+    config: dict[str, Any] = {
+        "mounts": [Mount(m.target, m.source, type="bind", read_only=m.read_only) for m in spec.mounts],
+        "network_mode": network,
+        "init": True,
+        "cap_drop": ["ALL"],
+        "cap_add": CAPABILITIES,
+        "security_opt": ["no-new-privileges"],
+        "pids_limit": PIDS_LIMIT,
+        "shm_size": spec.shm_bytes,
+        "log_config": LogConfig(type=LogConfig.types.JSON),
+    }
+    if 0 < limits.cpus < cpu_count:
+        config["nano_cpus"] = max(int(limits.cpus * 1e9), 10_000_000)
+    if limits.memory_bytes:
+        config |= {"mem_limit": limits.memory_bytes, "memswap_limit": limits.memory_bytes}
+    if limits.gpus:
+        config["device_requests"] = [_gpus(limits)]
+    return config
+
+
+def container_config(spec: ContainerSpec, home: Path) -> dict[str, Any]:
+    """Arguments for docker's `create_container`, without the host's part."""
+    config: dict[str, Any] = {
+        "image": spec.image,
+        "name": spec.name,
+        "command": list(spec.command),
+        "environment": dict(spec.environment),
+        "labels": {**spec.labels, LABEL_HOME: str(home)},
+        "healthcheck": {"test": ["NONE"]},
+    }
+    if spec.entrypoint is not None:
+        config["entrypoint"] = list(spec.entrypoint) or [""]  # the engine takes an empty list for none given
+    if spec.hostname is not None:
+        config["hostname"] = spec.hostname
+    return config
+
+
+def start_error(spec: ContainerSpec, explanation: str) -> StartError:
+    """Say why the engine did not make or start the container, and what to do."""
+    lower = explanation.lower()
+    if "no such image" in lower:
+        return ImageError(f"the engine has no image {spec.image}: pull it, load it or build it first")
+    if "no command specified" in lower:
+        return ImageError(f"image {spec.image} has nothing to run: name a program, or give it a CMD or ENTRYPOINT")
+    if "bind source path does not exist" in lower:
+        return StartError(f"container {spec.name} could not be started: {explanation}; the engine must see that folder")
+    if "could not select device driver" in lower:
+        return StartError(
+            f"container {spec.name} needs GPUs and the engine cannot hand them out: install the NVIDIA container "
+            f"toolkit, or choose an instance type without GPUs ({explanation})"
+        )
+    if any(words in lower for words in ("executable file not found", "exec format error", "permission denied")):
+        return exec_error(spec, explanation)
+    return StartError(f"container {spec.name} could not be started: {explanation}")
+
+
+def exec_error(spec: ContainerSpec, explanation: str) -> ImageError:
+    """Say why the image's program cannot be run, and what to do."""
+    program = (*(part for part in spec.entrypoint or () if part), *spec.command, "its program")[0]
+    lower = explanation.lower()
+    if "exec format error" in lower:
+        return ImageError(
+            f"image {spec.image} cannot run {program!r} here: it is made for another processor, or the first line of "
+            f"the script is no #! line; build the image for this machine ({explanation})"
+        )
+    if "permission denied" in lower:
+        return ImageError(f"{program!r} in image {spec.image} is not executable: chmod +x it ({explanation})")
+    return ImageError(
+        f"image {spec.image} has no program {program!r} that can run: put an executable of that name on its PATH, give "
+        f"the image an ENTRYPOINT, or name the program in the request ({explanation})"
+    )
+
+
+def exec_failure(log_line: str) -> str | None:
+    """Return why the program could not be run, where the engine's init says so in this line of the log."""
+    match = EXEC_FAILURE.fullmatch(log_line.strip())
+    if match is None:
+        return None
+    return f"{match[1]}: {match[2]}" if match[1] else match[3]
+
+
+def _gpus(limits: Resources) -> DeviceRequest:
+    """Ask for the GPUs that were set aside for this process (Ray says which), else for any."""
+    assigned = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if assigned:
+        return DeviceRequest(device_ids=assigned.split(","), capabilities=[["gpu"]])
+    return DeviceRequest(count=math.ceil(limits.gpus), capabilities=[["gpu"]])
