@@ -6,6 +6,7 @@ Knows containers by id and nothing of specs; who retries, and for how long, is `
 from __future__ import annotations
 
 import contextlib
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -16,27 +17,34 @@ import urllib3.exceptions
 from docker.errors import APIError, DockerException, NotFound
 from docker.utils import kwargs_from_env
 
-from raymaker.actors.errors import EngineAway
+from raymaker.actors.errors import EngineAway, StartError
 from raymaker.actors.runtime.base import LogLine
 from raymaker.actors.runtime.docker_log import NS_PER_S, parse_log
 from raymaker.actors.spec import Network
 
+DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 GOING_S = 30.0
 """How long a removal may take that somebody else began."""
 RETRY_S = 0.25
+LOST = (requests.exceptions.ConnectionError, requests.exceptions.Timeout, requests.exceptions.ChunkedEncodingError)
+"""What a call ends with when the engine goes away meanwhile."""
+BRIDGE_NAME, BRIDGE_ICC = "com.docker.network.bridge.name", "com.docker.network.bridge.enable_icc"
+MAX_INTERFACE_NAME = 15
 NETWORK_NAMES = {Network.INTERNAL: "raymaker-internal", Network.OPEN: "raymaker-open"}
 
 
 @contextlib.contextmanager
 def engine(timeout_s: int, api_version: str | None = None) -> Iterator[docker.APIClient]:
     """Connect to this machine's engine (DOCKER_HOST, else its usual socket). Raises EngineAway, also in the block."""
+    options = kwargs_from_env()
     try:
-        api = docker.APIClient(version=api_version or "auto", timeout=timeout_s, **kwargs_from_env())
-    except DockerException as error:
+        _knock(options.get("base_url", DEFAULT_SOCKET))
+        api = docker.APIClient(version=api_version or "auto", timeout=timeout_s, **options)
+    except (DockerException, OSError) as error:
         raise _away(error) from error
     try:
         yield api
-    except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
+    except LOST as error:
         raise _away(error) from error
     finally:
         api.close()
@@ -78,7 +86,7 @@ def ends_within(api: docker.APIClient, container_id: str, timeout_s: float) -> b
 def read_log(api: docker.APIClient, container_id: str, since_ns: int = 0, *, follow: bool = False) -> Iterator[LogLine]:
     """Read what came after `since_ns`. The engine is asked for a second more: lines of equal times belong together."""
     since_s = since_ns // NS_PER_S - 1
-    stream = api.logs(
+    stream: Any = api.logs(
         container_id,
         stdout=True,
         stderr=True,
@@ -102,16 +110,24 @@ def remove(api: docker.APIClient, container_id: str) -> None:
 
 
 def network_id(api: docker.APIClient, network: Network) -> str:
-    """Return the network's id in the engine, made where it is missing; of several made at once, all take the same."""
+    """Return the network's id in the engine, made where it is missing. Raises StartError where it is not as it must be.
+
+    Names of networks need not be unique, those of bridges must: of several made at once only one comes to be.
+    """
     if network is Network.NONE:
         return "none"
     name, is_internal = NETWORK_NAMES[network], network is Network.INTERNAL
-    if not (found := _networks(api, name)):
-        options = {"com.docker.network.bridge.enable_icc": "false"} if is_internal else None
-        with unless(requests.codes.conflict):
+    if (found := _network(api, name)) is None:
+        options = {BRIDGE_NAME: name[:MAX_INTERFACE_NAME], BRIDGE_ICC: "false" if is_internal else "true"}
+        try:
             api.create_network(name, driver="bridge", internal=is_internal, check_duplicate=True, options=options)
-        found = _networks(api, name)
-    return found[0]
+        except APIError as error:
+            if _network(api, name) is None:
+                raise StartError(f"network {name} could not be made: {error.explanation}") from error
+        found = _network(api, name)
+    if found is None or found["Internal"] is not is_internal:
+        raise StartError(f"network {name} is not as raymaker makes it: remove it (docker network rm {name})")
+    return str(found["Id"])
 
 
 @contextlib.contextmanager
@@ -124,6 +140,13 @@ def unless(*status_codes: int) -> Iterator[None]:
             raise
 
 
+def _knock(url: str) -> None:
+    """Try a socket of this machine: the SDK leaves one open for every time that it finds nobody there."""
+    if url.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as trial:
+            trial.connect(url.removeprefix("unix://"))
+
+
 def _exists(api: docker.APIClient, container_id: str) -> bool:
     try:
         api.inspect_container(container_id)
@@ -132,10 +155,9 @@ def _exists(api: docker.APIClient, container_id: str) -> bool:
     return True
 
 
-def _networks(api: docker.APIClient, name: str) -> list[str]:
-    """Ids of the networks of that name, the oldest first."""
+def _network(api: docker.APIClient, name: str) -> dict[str, Any] | None:
     found = [item for item in api.networks(names=[name]) if item["Name"] == name]
-    return [str(item["Id"]) for item in sorted(found, key=lambda item: (item["Created"], item["Id"]))]
+    return found[0] if found else None
 
 
 def _away(error: Exception) -> EngineAway:

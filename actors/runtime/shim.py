@@ -43,12 +43,12 @@ def main(folder: str, lock: int, report: int) -> None:
     if refusal is not None:
         os.write(report, json.dumps(refusal).encode())
         os._exit(1)
+    log = Log(f"{folder}/log")
     state = {"shim": identity(os.getpid()), "init": identity(init), "started_at": time.time()}
     write_whole(f"{folder}/state.json", state)
     os.close(lock)
     os.write(report, b"{}")
     os.close(report)
-    log = Log(f"{folder}/log")
     watch(init, output, log)
     _, status = os.waitpid(init, 0)
     write_whole(f"{folder}/state.json", {**state, "code": exit_code(status), "finished_at": time.time()})

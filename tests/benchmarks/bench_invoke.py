@@ -120,9 +120,7 @@ def run_wrk(url: str, client_count: int, script: Path) -> Sample:
 def report(client_count: int, samples: dict[str, list[Sample]]) -> None:
     """Print medians over the rounds, each with its ratio to nginx's."""
     rows = []
-    middle = {
-        way: [median(column) for column in zip(*map(as_row, taken), strict=True)] for way, taken in samples.items()
-    }
+    middle = {way: middle_of(taken) for way, taken in samples.items()}
     for way, (p50_us, p99_us, per_s) in middle.items():
         nginx = middle["nginx"]
         rows.append(

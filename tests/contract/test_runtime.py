@@ -213,7 +213,8 @@ def end(*_):
     sys.exit(worker.wait())
 signal.signal(signal.SIGTERM, end)
 print("ready", flush=True)
-worker.wait()
+while True:
+    signal.pause()
 """ % (SHARED, SHARED)
 
 

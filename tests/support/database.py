@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from support.servers import as_user, find_program, free_port, running_server
+from support.servers import START_TIMEOUT_S, as_user, find_program, free_port, running_server
 
 _numbers = itertools.count(1)
 
@@ -26,6 +27,19 @@ class PostgresCluster:
 
     port: int
     user: str
+
+    def wait_until_ready(self) -> None:
+        """Wait for the end of its start: it listens before it lets anybody in. Raises psycopg.OperationalError."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            try:
+                self._execute("SELECT 1")
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+            else:
+                return
 
     def create_database(self) -> str:
         """Make an empty database and return its name."""
@@ -64,7 +78,9 @@ def postgres() -> Iterator[PostgresCluster]:
         port = free_port()
         command = [server, "-D", str(folder / "data"), "-p", str(port), "-k", str(folder), "-c", "fsync=off"]
         with running_server(command, port, folder / "log", user=user):
-            yield PostgresCluster(port, user or getpass.getuser())
+            cluster = PostgresCluster(port, user or getpass.getuser())
+            cluster.wait_until_ready()
+            yield cluster
     finally:
         shutil.rmtree(folder)
 
