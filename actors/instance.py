@@ -1,4 +1,4 @@
-"""One VM-like machine: what it does for one attempt at a job, step by step. A plain class, made an actor at the call site.
+"""One VM-like machine: what it does for one attempt at a job, step by step. A plain class, made an actor elsewhere.
 
 Owns the attempt's folder, its lease and its container. Knows nothing of statuses: `supervisor.py` tells those.
 """
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from raymaker.actors import contract
 from raymaker.actors.algorithm import Algorithm, prepare_algorithm
@@ -60,7 +61,7 @@ class Instance:
         self._handle: ContainerHandle | None = None
         self.runtime = runtime
 
-    def __enter__(self) -> Instance:
+    def __enter__(self) -> Self:
         self._lease = Lease.acquire(self._site.home, self._name, LEASE_TIMEOUT_S)
         self._root.mkdir(parents=True, exist_ok=True)
         return self

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
+from typing import Self
 
 from raymaker.actors.errors import WorkError
 from raymaker.actors.reports import JobReporter, Metric, ReportRefused
@@ -39,7 +40,7 @@ class JobLog:
         self._reader = threading.Thread(target=self._read, name="log-reader", daemon=True)
         self._sender = threading.Thread(target=self._send_all, name="log-sender", daemon=True)
 
-    def __enter__(self) -> JobLog:
+    def __enter__(self) -> Self:
         self._reader.start()
         self._sender.start()
         return self

@@ -5,7 +5,6 @@ No clock, no heartbeat, no renewal: at most one living process per lease, by the
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import time
@@ -65,13 +64,9 @@ def is_held(home: Path, name: str) -> bool:
     except FileNotFoundError:
         return False
     try:
-        # Shared: those who only ask do not see each other as holders.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not _flock(descriptor, fcntl.LOCK_SH)  # shared, so that those who ask at once do not see each other
     finally:
         os.close(descriptor)
-    return False
 
 
 def abandoned_leases(home: Path) -> list[str]:
@@ -90,26 +85,35 @@ def _path(home: Path, name: str) -> Path:
 
 
 def _try_lock(path: Path) -> int | None:
-    """Open and lock the file; None where it is locked, or was removed before the lock was there."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        if _lock_at_once(descriptor) and _is_at(descriptor, path):
-            return descriptor
-    except BaseException:
+    """Open and lock the file; None where another holds it."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            is_locked = _lock_at_once(descriptor)
+            if is_locked and _is_at(descriptor, path):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
         os.close(descriptor)
-        raise
-    os.close(descriptor)
-    return None
+        if not is_locked:
+            return None
 
 
 def _lock_at_once(descriptor: int) -> bool:
-    """Lock it. A second try follows the first: `is_held` locks for an instant too, and must not pass for a holder."""
-    for pause_s in (0.002, 0.0):
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        time.sleep(pause_s)
-    return False
+    """Lock it; False where another holds it. Those who only ask, as `is_held` does, are gone at the next try."""
+    while not _flock(descriptor, fcntl.LOCK_EX):
+        if not _flock(descriptor, fcntl.LOCK_SH):
+            return False
+    return True
+
+
+def _flock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

@@ -97,6 +97,7 @@ class ScoringContainer:
         self._handle = self._runtime.start(self._container(port))
         self._log = _LogPump(self._runtime, self._handle, self._on_log)
         try:
+            self._check_not_stopped()  # after the handle is there: whoever stopped it before could not end it
             return self._wait_until_healthy(self._handle, port)
         except BaseException:
             self.remove()
@@ -165,8 +166,7 @@ class ScoringContainer:
             else:
                 trouble = "the container has no address"
             status = self._runtime.wait(handle, pause_s)
-            if self._stopping.is_set():
-                raise ScoringError("the scoring container was stopped while it started")
+            self._check_not_stopped()
             if status is not None:
                 raise ScoringError(
                     f"the scoring container ended before it answered GET /ping: {status.describe()}.{self._said_last()}"
@@ -178,6 +178,10 @@ class ScoringContainer:
                     f"ContainerStartupHealthCheckTimeoutInSeconds.{self._said_last()}"
                 )
             pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)
+
+    def _check_not_stopped(self) -> None:
+        if self._stopping.is_set():
+            raise ScoringError("the scoring container was stopped while it started")
 
     def _said_last(self) -> str:
         tail = self._log.tail() if self._log else []
@@ -193,6 +197,7 @@ class _LogPump:
         self._on_log = on_log
         self._pending: list[LogLine] = []
         self._last: collections.deque[str] = collections.deque(maxlen=TAIL_COUNT)
+        self._arrived = threading.Event()
         self._over = threading.Event()
         self._lock = threading.Lock()
         self._reader = threading.Thread(target=self._read, name="scoring-log-reader", daemon=True)
@@ -210,6 +215,7 @@ class _LogPump:
         """Deliver what is left. Does not wait for a receiver that takes long: the threads end when it does."""
         self._reader.join(timeout=5.0)
         self._over.set()
+        self._arrived.set()
         self._sender.join(timeout=5.0)
 
     def _read(self) -> None:
@@ -220,11 +226,16 @@ class _LogPump:
                 with self._lock:
                     self._last.append(line.text)
                     self._pending.append(line)
+                self._arrived.set()
         except WorkError as error:
             logger.warning("following the log of %s ended early: %s", self._handle.name, error)
 
     def _send_all(self) -> None:
-        while not self._over.wait(FLUSH_S):
+        """Send what came, a moment after the first line of it; a container that says nothing costs nothing."""
+        while not self._over.is_set():
+            self._arrived.wait()
+            self._over.wait(FLUSH_S)
+            self._arrived.clear()
             self._send()
         self._send()
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raymaker.platform.client_errors import WrongArgument
+from raymaker.platform.client.errors import WrongArgument
 
 OWNER_TAG = "raymaker:endpoint"
 """Tag of a model or endpoint configuration that was made for one endpoint alone, and goes with it."""

@@ -165,9 +165,7 @@ class Reconciler:
 
 def subtract(free: Resources, needed: Resources) -> Resources:
     """Return what is left; below zero where there was not enough."""
-    return Resources(
-        free.cpus - needed.cpus, free.memory_bytes - needed.memory_bytes, free.gpus - needed.gpus
-    )
+    return Resources(free.cpus - needed.cpus, free.memory_bytes - needed.memory_bytes, free.gpus - needed.gpus)
 
 
 def shortage(left: Resources) -> str:

@@ -87,7 +87,7 @@ def deploy(spec: EndpointSpec, site: Site, reporter: EndpointReporter) -> None:
         health_check_timeout_s=5 * HEALTH_PERIOD_S,
         graceful_shutdown_wait_loop_s=0.2,
         graceful_shutdown_timeout_s=DRAINING_S + spec.scoring.invocation_timeout_s + STOP_GRACE_S + 10,
-        logging_config=LoggingConfig(enable_access_log=False),
+        logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),  # a line per request costs 8 %
     )(ScoringReplica)
     target = serve.RunTarget(
         deployment.bind(spec, site, reporter),

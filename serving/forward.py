@@ -1,8 +1,8 @@
 """HTTP/1.1 to one scoring container, over a pool of connections of our own.
 
-A general client costs three times as much per request as this (docs/decisions). It knows what a container needs and no
-more: whole bodies, no redirects, no TLS, no proxies. What is safe to try again is the caller's to decide, so every
-failure says whether the container can have seen the request.
+A general client costs three times as much per request (aiohttp 0.33 ms, this 0.1 ms). This one knows what a container
+needs and no more: whole bodies, no redirects, no TLS, no proxies. What is safe to try again is the caller's to decide,
+so every failure says whether the container can have seen the request.
 """
 
 from __future__ import annotations

@@ -15,12 +15,14 @@ if [ -n "$configuration" ]; then
     # 2: a client has a limited time to send its header.
     # 3: one line per event, none per request.
     # 4: an endpoint without a live replica is answered in the wire's own shape, so that clients retry.
+    # 5: so is everything while haproxy knows no routes yet; with the platform's own at / it is the only time.
     sed -i \
         -e "s/^\( *bind \):\([0-9][0-9]*\)\$/\1$host:\2/" \
         -e "s/^\( *bind \)\*:\([0-9][0-9]*\)\$/\1$host:\2/" \
         -e "s/^\( *log .* local0 \)info\$/\1notice/" \
         -e "/^defaults\$/a\\    timeout http-request ${RAYMAKER_PROXY_HEADER_TIMEOUT_S:-30}s" \
         -e "s#^\( *errorfile 50[234] \).*#\1${RAYMAKER_PROXY_UNAVAILABLE_FILE}#" \
+        -e "s/^\( *http-request return status \)404 .*/\1503 default-errorfiles/" \
         "$configuration"
 fi
 exec "${RAYMAKER_HAPROXY:?names the haproxy to run}" "$@"

@@ -83,20 +83,30 @@ class DockerRuntime:
         While the engine is away nothing is known of the container, so that waiting goes on.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        patience = time.monotonic() + ENGINE_AWAY_S
+        away_since: float | None = None
         while True:
+            left_s = WAIT_STEP_S if deadline is None else min(WAIT_STEP_S, deadline - time.monotonic())
             try:
+                # Each look takes a connection of its own: an engine that goes down ends its containers, but lets nobody
+                # in any more, so that such an end is not taken for the program's.
                 with self._engine() as api:
-                    status = self._wait_once(api, handle, deadline)
-                patience = time.monotonic() + ENGINE_AWAY_S
+                    state = self._inspect(api, handle)
+                    away_since = None
+                    if state.phase is Phase.RUNNING and left_s > 0:
+                        ends_within(api, handle.id, left_s)
+                        continue
             except EngineAway:
                 self._interrupted.add(handle.id)
-                status = None
-                if time.monotonic() >= patience:
+                away_since = away_since or time.monotonic()
+                if time.monotonic() - away_since >= ENGINE_AWAY_S:
                     raise
-                time.sleep(RETRY_S if deadline is None else max(0.0, min(RETRY_S, deadline - time.monotonic())))
-            if status is not None or (deadline is not None and time.monotonic() >= deadline):
-                return status
+                if left_s <= 0:
+                    return None
+                time.sleep(min(RETRY_S, left_s))
+                continue
+            if state.phase is Phase.MISSING:
+                raise ContainerMissing(f"container {handle.name} is gone: it was removed, or never ran")
+            return state.exit_status
 
     def stop(self, handle: ContainerHandle, grace_s: float) -> None:
         """SIGTERM to its processes, then SIGKILL after `grace_s`."""
@@ -196,16 +206,6 @@ class DockerRuntime:
         if code and handle.id in self._interrupted:
             return replace(status, reason="the container engine restarted meanwhile", lost=True)
         return status
-
-    def _wait_once(self, api: docker.APIClient, handle: ContainerHandle, deadline: float | None) -> ExitStatus | None:
-        """Look, and where it runs wait for its end until the deadline, but not for ever."""
-        state = self._inspect(api, handle)
-        if state.phase is Phase.MISSING:
-            raise ContainerMissing(f"container {handle.name} is gone: it was removed, or never ran")
-        left_s = WAIT_STEP_S if deadline is None else min(WAIT_STEP_S, deadline - time.monotonic())
-        if state.phase is Phase.EXITED or left_s <= 0 or not ends_within(api, handle.id, left_s):
-            return state.exit_status
-        return self._wait_once(api, handle, 0)
 
     def _signal(self, handle: ContainerHandle, name: str) -> None:
         def kill(api: docker.APIClient) -> None:

@@ -13,8 +13,8 @@ from raymaker.actors.site import Site
 from raymaker.actors.spec import Resources, TrainingSpec
 from raymaker.actors.supervisor import Supervisor
 from raymaker.platform.cluster.reporter import NAMESPACE, ControlReporter
-from raymaker.platform.settings import Settings
 from raymaker.platform.cluster.site import site_of
+from raymaker.platform.settings import Settings
 from raymaker.serving import endpoint as serving_endpoint
 from raymaker.serving.endpoint import EndpointObservation
 from raymaker.serving.spec import EndpointSpec

@@ -77,4 +77,5 @@ def build_frontend(settings: Settings) -> serve.Application:
     class Frontend:
         """The API's replica."""
 
-    return Frontend.bind()
+    application: serve.Application = Frontend.bind()  # type: ignore[attr-defined] # a Deployment by now
+    return application

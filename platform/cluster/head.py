@@ -115,7 +115,7 @@ def start_head(settings: Settings) -> HeadState:
     log.parent.mkdir(parents=True, exist_ok=True)
     temp_dir = _temp_dir(home)
     with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own arguments
+        process = subprocess.Popen(
             _head_command(settings, temp_dir),
             env={**os.environ, **ray_environment(settings)},
             stdin=subprocess.DEVNULL,
@@ -171,7 +171,7 @@ def session_members(leader: int) -> list[tuple[int, int]]:
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
                 parents[int(entry.name)] = (int(fields[1]), int(fields[3]), int(fields[19]))
-    members = {pid for pid, (_, session, _) in parents.items() if session == leader or pid == leader}
+    members = {pid for pid, (_, session, _) in parents.items() if leader in {session, pid}}
     while grown := {pid for pid, (parent, _, _) in parents.items() if parent in members} - members:
         members |= grown
     return [(pid, parents[pid][2]) for pid in sorted(members)]
@@ -193,7 +193,7 @@ def _head_command(settings: Settings, temp_dir: Path) -> list[str]:
 
 
 def _temp_dir(home: Path) -> Path:
-    """Ray's own folder. Its socket paths must stay under 107 bytes, so a long home gets a short link to stand for it."""
+    """Ray's own folder. Its socket paths must stay under 107 bytes, so a long home gets a short link for it."""
     folder = home / "ray"
     folder.mkdir(exist_ok=True)
     if len(str(folder)) <= 40:  # noqa: PLR2004 - what Ray's session and socket names leave of 107

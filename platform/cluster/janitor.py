@@ -27,7 +27,9 @@ class Janitor:
         return True
 
     def _sweep(self) -> None:
-        reaper = Reaper(available_runtimes(self._site.driver, self._site.home), self._site.home, self._site.reap_after_s)
+        reaper = Reaper(
+            available_runtimes(self._site.driver, self._site.home), self._site.home, self._site.reap_after_s
+        )
         while True:
             try:
                 for name in reaper.step(time.time()):

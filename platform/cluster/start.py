@@ -21,10 +21,10 @@ from raymaker.platform.cluster.control import Control
 from raymaker.platform.cluster.frontend import FRONTEND_NAME, HEAD_RESOURCE, build_frontend
 from raymaker.platform.cluster.janitor import Janitor
 from raymaker.platform.cluster.reporter import CONTROL_NAME, NAMESPACE
+from raymaker.platform.cluster.site import site_of
 from raymaker.platform.database.engine import Database
 from raymaker.platform.errors import PlatformError
 from raymaker.platform.settings import Settings
-from raymaker.platform.cluster.site import site_of
 from raymaker.serving.proxy import start_serve
 
 CONTROL_THREADS = 64
@@ -94,7 +94,7 @@ def _finish_up(settings: Settings, state: head.HeadState) -> head.HeadState:
 
 
 def _place_actors(settings: Settings) -> None:
-    control = ray.remote(Control).options(
+    control: Any = ray.remote(Control).options(
         name=CONTROL_NAME,
         lifetime="detached",
         get_if_exists=True,
@@ -106,7 +106,7 @@ def _place_actors(settings: Settings) -> None:
     started = [control.remote(settings).wake.remote()]
     for node in ray.nodes():
         if node["Alive"]:
-            janitor = ray.remote(Janitor).options(
+            janitor: Any = ray.remote(Janitor).options(
                 name=f"janitor/{node['NodeID']}",
                 lifetime="detached",
                 get_if_exists=True,

@@ -45,7 +45,7 @@ def patiently(jobs: Jobs, name: str) -> dict[str, Any] | None:
     """Describe a job; None while nobody answers."""
     try:
         return jobs.describe(name)
-    except Exception:  # noqa: BLE001 - the frontend may be on its way back
+    except Exception:
         return None
 
 

@@ -69,30 +69,22 @@ class Sample:
 
 def main() -> None:
     """Measure the three ways in turns and print a table for each number of clients."""
-    engine = docker.from_env()
-    with (
-        contextlib.closing(engine),
-        tempfile.TemporaryDirectory() as scratch,
-        running_platform(driver="docker") as here,
-    ):
-        folder = Path(scratch)
-        image = make_image(engine, folder)
-        try:
-            create_endpoint(here)
-            address = f"{container_address(engine)}:8080"
-            script = folder / "post.lua"
-            script.write_text(WRK)
-            with running_nginx(folder, address) as port:
-                ways = {
-                    "straight to the container": f"http://{address}/invocations",
-                    "nginx": f"http://127.0.0.1:{port}/invocations",
-                    "InvokeEndpoint": f"{here.url}/endpoints/{ENDPOINT}/invocations",
-                }
-                for count in CLIENT_COUNTS:
-                    report(count, measure(ways, count, script))
-            delete_endpoint(here)
-        finally:
-            engine.images.remove(image, force=True)
+    with contextlib.ExitStack() as stack:
+        engine = stack.enter_context(contextlib.closing(docker.from_env()))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        stack.callback(engine.images.remove, make_image(engine, folder), force=True)
+        here = stack.enter_context(running_platform(driver="docker"))
+        create_endpoint(here)
+        address = f"{container_address(engine)}:8080"
+        ways = {
+            "straight to the container": f"http://{address}/invocations",
+            "nginx": f"http://127.0.0.1:{stack.enter_context(running_nginx(folder, address))}/invocations",
+            "InvokeEndpoint": f"{here.url}/endpoints/{ENDPOINT}/invocations",
+        }
+        script = folder / "post.lua"
+        script.write_text(WRK)
+        for count in CLIENT_COUNTS:
+            report(count, measure(ways, count, script))
 
 
 def measure(ways: dict[str, str], client_count: int, script: Path) -> dict[str, list[Sample]]:
@@ -176,14 +168,6 @@ def create_endpoint(platform: Platform) -> None:
         sagemaker.create_endpoint(EndpointName=ENDPOINT, EndpointConfigName=ENDPOINT)
         waiter = sagemaker.get_waiter("endpoint_in_service")
         waiter.wait(EndpointName=ENDPOINT, WaiterConfig={"Delay": 1, "MaxAttempts": 120})
-
-
-def delete_endpoint(platform: Platform) -> None:
-    """Take the endpoint away, and wait until its container is gone."""
-    sagemaker = platform.client("sagemaker")
-    with contextlib.closing(sagemaker):
-        sagemaker.delete_endpoint(EndpointName=ENDPOINT)
-        sagemaker.get_waiter("endpoint_deleted").wait(EndpointName=ENDPOINT, WaiterConfig={"Delay": 1})
 
 
 def container_address(engine: docker.DockerClient) -> str:

@@ -205,17 +205,17 @@ def test_stop_reaches_a_script_that_a_shell_waits_for(harness: Harness) -> None:
     assert "goodbye" in harness.said(handle)
 
 
-WORKERS = """
+WORKERS = f"""
 import signal, subprocess, sys
-worker = subprocess.Popen(["sh", "-c", "while [ ! -e %s/go ]; do sleep 0.05; done; echo the worker goes on"])
+worker = subprocess.Popen(["sh", "-c", "while [ ! -e {SHARED}/go ]; do sleep 0.05; done; echo the worker goes on"])
 def end(*_):
-    open("%s/go", "w").close()
+    open("{SHARED}/go", "w").close()
     sys.exit(worker.wait())
 signal.signal(signal.SIGTERM, end)
 print("ready", flush=True)
 while True:
     signal.pause()
-""" % (SHARED, SHARED)
+"""
 
 
 def test_stop_leaves_the_workers_of_a_listening_program_to_it(harness: Harness) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import socketserver
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +18,7 @@ from contract.runtime_harness import SHARED, SOON_S, Harness, eventually
 
 from raymaker.actors.errors import EngineAway, ImageError, StartError, UnsupportedError
 from raymaker.actors.runtime import docker as driver
+from raymaker.actors.runtime import docker_engine
 from raymaker.actors.runtime.base import LABEL_HOME, ContainerHandle, ContainerRuntime, Phase
 from raymaker.actors.runtime.docker import DockerRuntime
 from raymaker.actors.runtime.select import select_runtime
@@ -95,6 +96,19 @@ def door(tmp_path: Path, docker_harness: Harness, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture
+def fresh_networks(
+    docker_harness: Harness, engine: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dict[Network, str]]:
+    """Names of networks that nobody has made yet, used instead of the usual ones."""
+    names = {network: f"rm{uuid.uuid4().hex[:12]}" for network in (Network.INTERNAL, Network.OPEN)}
+    monkeypatch.setattr(docker_engine, "NETWORK_NAMES", names)
+    yield names
+    docker_harness.remove_all()
+    for network in engine.networks.list(names=list(names.values())):
+        network.remove()
+
+
+@pytest.fixture
 def runtime(docker_harness: Harness) -> ContainerRuntime:
     return docker_harness.runtime()
 
@@ -158,7 +172,8 @@ def test_a_container_that_needs_too_much_memory_is_told_as_out_of_memory(docker_
 def test_only_ordinary_capabilities_are_left(docker_harness: Harness) -> None:
     said = docker_harness.run(
         "grep CapBnd /proc/self/status; chown 1000 /tmp && echo chown works;"
-        "mount -t tmpfs none /mnt 2>/dev/null || echo mount refused; mknod /tmp/null c 1 3 2>/dev/null || echo mknod refused"
+        "mount -t tmpfs none /mnt 2>/dev/null || echo mount refused;"
+        "mknod /tmp/null c 1 3 2>/dev/null || echo mknod refused"
     )
     assert said[1:] == ["chown works", "mount refused", "mknod refused"]
     bits = int(said[0].split()[1], 16)
@@ -178,12 +193,9 @@ def test_more_cpus_than_the_machine_has_are_no_error(docker_harness: Harness) ->
 
 
 def test_an_internal_container_reaches_nothing_outside_and_no_other(
-    docker_harness: Harness, runtime: ContainerRuntime
+    docker_harness: Harness, runtime: ContainerRuntime, fresh_networks: dict[Network, str]
 ) -> None:
-    (docker_harness.shared / "ping").write_text("pong")
-    server = docker_harness.start(
-        f"exec python3 -m http.server --directory {SHARED} 8080", network=Network.INTERNAL
-    )
+    server = docker_harness.start(f"exec python3 -m http.server --directory {SHARED} 8080", network=Network.INTERNAL)
     address = runtime.inspect(server).address
     eventually(lambda: _connects(str(address), 8080))
     said = docker_harness.run(
@@ -201,7 +213,9 @@ for place in (("1.1.1.1", 53), ("{address}", 8080)):
     assert said == ["refused", "refused"]
 
 
-def test_networks_made_at_once_are_one(docker_harness: Harness, engine: docker.DockerClient) -> None:
+def test_networks_made_at_once_are_one(
+    docker_harness: Harness, engine: docker.DockerClient, fresh_networks: dict[Network, str]
+) -> None:
     with ThreadPoolExecutor(3) as pool:
         handles = list(pool.map(lambda _: docker_harness.start("true", network=Network.OPEN), range(3)))
     used = {
@@ -210,6 +224,15 @@ def test_networks_made_at_once_are_one(docker_harness: Harness, engine: docker.D
         for network in engine.api.inspect_container(handle.id)["NetworkSettings"]["Networks"].values()
     }
     assert len(used) == 1
+    assert len(engine.networks.list(names=[fresh_networks[Network.OPEN]])) == 1
+
+
+def test_a_network_that_is_open_where_it_must_not_be_is_refused(
+    docker_harness: Harness, engine: docker.DockerClient, fresh_networks: dict[Network, str]
+) -> None:
+    engine.networks.create(fresh_networks[Network.INTERNAL], driver="bridge")
+    with pytest.raises(StartError, match="is not as raymaker makes it: remove it"):
+        docker_harness.start("true", network=Network.INTERNAL)
 
 
 def test_waiting_outlives_an_engine_that_restarts(docker_harness: Harness, door: EngineDoor) -> None:
@@ -286,12 +309,12 @@ def test_the_driver_is_chosen_by_what_answers(home: Path, door: EngineDoor) -> N
 
 def test_no_connection_stays_open(docker_harness: Harness) -> None:
     runtime = DockerRuntime(docker_harness.home)
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     handle = runtime.start(docker_harness.spec("seq 1 1000"))
     runtime.wait(handle, SOON_S)
     next(runtime.logs(handle))
     runtime.owned({})
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def _connects(address: str, port: int) -> bool:

@@ -150,8 +150,9 @@ home = Path(sys.argv[1])
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 os.chdir("/")
 runtime = ProcessRuntime(home)
-spec = ContainerSpec(name="unprivileged", command=("sh", "-c", "cat /opt/ml/input/rows; touch /opt/ml/input/x || exit 3"),
-                     source_dir=str(home), mounts=(Mount(str(home / "data"), "/opt/ml/input", read_only=True),))
+script = "cat /opt/ml/input/rows; touch /opt/ml/input/x || exit 3"
+mounts = (Mount(str(home / "data"), "/opt/ml/input", read_only=True),)
+spec = ContainerSpec(name="unprivileged", command=("sh", "-c", script), source_dir=str(home), mounts=mounts)
 handle = runtime.start(spec)
 print(runtime.wait(handle, 20).code)
 print(next(runtime.logs(handle)).text)

@@ -24,11 +24,11 @@ from raymaker.actors.reports import JobReport, Metric, Outcome
 from raymaker.actors.runtime.base import LogLine
 from raymaker.platform import dispatch
 from raymaker.platform.client import Client
-from raymaker.platform.connection import Connection
+from raymaker.platform.client.connection import Connection
+from raymaker.platform.client.logs import ENDPOINT_GROUP, TRAINING_GROUP
+from raymaker.platform.client.polling import Clock
 from raymaker.platform.database import hosting, metrics, training
-from raymaker.platform.log_reader import ENDPOINT_GROUP, TRAINING_GROUP
 from raymaker.platform.logstore import LogStore
-from raymaker.platform.polling import Clock
 from support.frontend import make_context
 
 URL = "http://127.0.0.1:8000"

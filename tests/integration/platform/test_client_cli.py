@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from raymaker.platform.client import Client
-from raymaker.platform.client_errors import InvocationFailed, JobFailed, RequestRefused
+from raymaker.platform.client.errors import InvocationFailed, JobFailed, RequestRefused
 from support.platform import Platform
 from support.s3 import ObjectStore
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import shutil
 import tarfile
@@ -41,7 +42,7 @@ def scoring_image(engine: docker.DockerClient, base_image: str) -> Iterator[str]
     engine.images.remove(str(image.id), force=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster(scoring_image: str, base_image: str) -> Iterator[ServeCluster]:
     """Ray started as the platform starts it, in a short folder, since Unix sockets have short names."""
     home = Path(tempfile.mkdtemp(prefix="rm-"))
@@ -63,11 +64,13 @@ def cluster(scoring_image: str, base_image: str) -> Iterator[ServeCluster]:
         "PYTHONPATH": str(TESTS),
     }
     site = Site(home=home, driver="docker", store=StoreConfig(), base_image=base_image)
-    with pytest.MonkeyPatch.context() as patch:
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, home)
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
         for name, value in variables.items():
             patch.setenv(name, value)
-        with running_ray(home) as (pid, address), driver_of(address) as driver:
-            driver.submit(start_serve, "127.0.0.1", port).result()
-            yield ServeCluster(pid, port, driver, site, FileReporter(home / "reports.jsonl"), scoring_image)
-            driver.submit(serve.shutdown).result()
-    shutil.rmtree(home)
+        pid, address = stack.enter_context(running_ray(home))
+        driver = stack.enter_context(driver_of(address))
+        driver.submit(start_serve, "127.0.0.1", port).result()
+        yield ServeCluster(pid, port, driver, site, FileReporter(home / "reports.jsonl"), scoring_image)
+        driver.submit(serve.shutdown).result()

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from raymaker.actors.reports import Outcome
 from raymaker.platform.cli import app
-from raymaker.platform.cli_session import Session
+from raymaker.platform.cli.session import Session
 from support.near_platform import NearPlatform, near_platform
 
 Run = Callable[..., Result]

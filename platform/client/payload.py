@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from raymaker.platform.client_errors import WrongArgument
+from raymaker.platform.client.errors import WrongArgument
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from raymaker.platform.client_errors import RaymakerError, WrongArgument
-from raymaker.platform.client_settings import read_settings
-from raymaker.platform.connection import Answer, Connection
-from raymaker.platform.endpoint_handle import Endpoint
-from raymaker.platform.hosting_parts import ROLE, HostingParts
-from raymaker.platform.job_handle import Metric, TrainingJob
+from raymaker.platform.client.connection import Answer, Connection
+from raymaker.platform.client.endpoint import Endpoint
+from raymaker.platform.client.errors import RaymakerError, WrongArgument
+from raymaker.platform.client.hosting_parts import ROLE, HostingParts
+from raymaker.platform.client.job import TrainingJob
+from raymaker.platform.client.polling import Clock
+from raymaker.platform.client.settings import read_settings
 from raymaker.platform.names import given, made_up_name, name_of_image, to_texts, to_uri
-from raymaker.platform.payload import Answer as ScoringAnswer
-from raymaker.platform.polling import Clock
-
-__all__ = ["Client", "Endpoint", "Metric", "RaymakerError", "ScoringAnswer", "TrainingJob"]
 
 DEFAULT_MAX_RUNTIME_S = 86_400
 

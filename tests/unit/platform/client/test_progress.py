@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from raymaker.platform.progress import progress_display
+from raymaker.platform.client.progress import progress_display
 
 
 class Terminal(io.StringIO):

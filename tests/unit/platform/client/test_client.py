@@ -12,7 +12,8 @@ import pytest
 
 from raymaker.actors.reports import Outcome
 from raymaker.platform.client import Client
-from raymaker.platform.client_errors import (
+from raymaker.platform.client.connection import Connection
+from raymaker.platform.client.errors import (
     JobFailed,
     PlatformUnreachable,
     RaymakerError,
@@ -20,7 +21,6 @@ from raymaker.platform.client_errors import (
     WaitTimeout,
     WrongArgument,
 )
-from raymaker.platform.connection import Connection
 from support.near_platform import NearPlatform, near_platform
 
 

@@ -10,8 +10,8 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-from raymaker.platform.client_errors import RaymakerError, RequestRefused
-from raymaker.platform.connection import Connection
+from raymaker.platform.client.connection import Connection
+from raymaker.platform.client.errors import RaymakerError, RequestRefused
 from raymaker.platform.names import OWNER_TAG, made_up_name
 
 JOB_SCHEME = "training-job://"

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from raymaker.platform import display
-from raymaker.platform.cli_session import AsJson, client_of, pairs
-from raymaker.platform.client_errors import WrongArgument
+from raymaker.platform.cli import display
+from raymaker.platform.cli.session import AsJson, client_of, pairs
+from raymaker.platform.client.errors import WrongArgument
 
 if TYPE_CHECKING:
-    from raymaker.platform.payload import Answer
+    from raymaker.platform.client.payload import Answer
 
 
 def deploy(

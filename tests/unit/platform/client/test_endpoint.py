@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from raymaker.platform.client import Client, Endpoint, TrainingJob
-from raymaker.platform.client_errors import EndpointFailed, InvocationFailed, RequestRefused, WrongArgument
+from raymaker.platform.client.errors import EndpointFailed, InvocationFailed, RequestRefused, WrongArgument
 from support.near_platform import NearPlatform, near_platform
 
 

@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from raymaker.platform.client_errors import PlatformUnreachable, WaitTimeout
-from raymaker.platform.polling import PATIENCE_S, Clock, look_until, pause_s
+from raymaker.platform.client.errors import PlatformUnreachable, WaitTimeout
+from raymaker.platform.client.polling import PATIENCE_S, Clock, look_until, pause_s
 
 
 class FakeTime:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from raymaker.platform.client_errors import PlatformUnreachable, WaitTimeout
+from raymaker.platform.client.errors import PlatformUnreachable, WaitTimeout
 
 T = TypeVar("T")
 PATIENCE_S = 60.0

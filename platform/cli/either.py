@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from raymaker.platform import display
-from raymaker.platform.cli_session import AsJson, client_of
-from raymaker.platform.client_errors import RaymakerError, RequestRefused
+from raymaker.platform.cli import display
+from raymaker.platform.cli.session import AsJson, client_of
+from raymaker.platform.client.errors import RaymakerError, RequestRefused
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A training job's or an endpoint's name.")]
 IsJob = Annotated[bool, typer.Option("--job", help="NAME is a training job.")]

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raymaker.platform.client_errors import JobFailed, RaymakerError, RequestRefused
-from raymaker.platform.client_settings import read_settings
-from raymaker.platform.connection import Answer, Connection
-from raymaker.platform.endpoint_handle import Endpoint
-from raymaker.platform.log_reader import TRAINING_GROUP, LogEvent, LogReader
+from raymaker.platform.client.connection import Answer, Connection
+from raymaker.platform.client.endpoint import Endpoint
+from raymaker.platform.client.errors import JobFailed, RaymakerError, RequestRefused
+from raymaker.platform.client.logs import TRAINING_GROUP, LogEvent, LogReader
+from raymaker.platform.client.polling import Clock, look_until
+from raymaker.platform.client.progress import progress_display
+from raymaker.platform.client.settings import read_settings
 from raymaker.platform.names import given
-from raymaker.platform.polling import Clock, look_until
-from raymaker.platform.progress import progress_display
 
 if TYPE_CHECKING:
     from raymaker.actors.storage import ObjectStore

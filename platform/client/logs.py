@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from raymaker.platform.client_errors import RequestRefused
-from raymaker.platform.connection import Answer, Connection
-from raymaker.platform.polling import Clock, pause_s
+from raymaker.platform.client.connection import Answer, Connection
+from raymaker.platform.client.errors import RequestRefused
+from raymaker.platform.client.polling import Clock, pause_s
 
 TRAINING_GROUP = "/aws/sagemaker/TrainingJobs"
 ENDPOINT_GROUP = "/aws/sagemaker/Endpoints/"

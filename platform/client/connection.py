@@ -18,18 +18,18 @@ import botocore.config
 import botocore.exceptions
 import botocore.session
 
-from raymaker.platform.client_errors import (
+from raymaker.platform.client.errors import (
     InvocationFailed,
     PlatformUnreachable,
     RaymakerError,
     RequestRefused,
     WrongArgument,
 )
-from raymaker.platform.client_settings import read_settings
+from raymaker.platform.client.settings import read_settings
 
 Answer = dict[str, Any]
 
-MODEL_FOLDER = Path(__file__).parent / "model"
+MODEL_FOLDER = Path(__file__).parents[1] / "model"
 """Where botocore finds the operations and fields that SageMaker does not have."""
 DEFAULT_REGION = "us-east-1"
 LONGEST_INVOCATION_S = 3600

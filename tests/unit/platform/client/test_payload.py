@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from raymaker.platform.client_errors import WrongArgument
-from raymaker.platform.payload import Answer, encode
+from raymaker.platform.client.errors import WrongArgument
+from raymaker.platform.client.payload import Answer, encode
 
 
 @pytest.mark.parametrize(

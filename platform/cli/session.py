@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from raymaker.platform.client_errors import RaymakerError, RequestRefused
+from raymaker.platform.client.errors import RaymakerError, RequestRefused
 from raymaker.platform.errors import PlatformError
 
 if TYPE_CHECKING:

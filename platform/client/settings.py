@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from raymaker.platform.client_errors import WrongArgument
+from raymaker.platform.client.errors import WrongArgument
 
 if TYPE_CHECKING:
     from raymaker.platform.settings import Settings

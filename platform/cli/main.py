@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from raymaker.platform import cli_either, cli_endpoints, cli_jobs, display
-from raymaker.platform.cli_session import AsJson, Commands, Session
-from raymaker.platform.client_settings import read_settings
+from raymaker.platform.cli import display, either, endpoints, jobs
+from raymaker.platform.cli.session import AsJson, Commands, Session
+from raymaker.platform.client.connection import MODEL_FOLDER
+from raymaker.platform.client.settings import read_settings
 
 app = typer.Typer(
     cls=Commands,
@@ -90,7 +91,7 @@ def env(*, home: Home = None, as_json: AsJson = False) -> None:
     settings = read_settings(home=home)
     from raymaker.platform import cluster
 
-    variables = {**cluster.environment(settings), "AWS_DATA_PATH": str(Path(__file__).parent / "model")}
+    variables = {**cluster.environment(settings), "AWS_DATA_PATH": str(MODEL_FOLDER)}
     if as_json:
         display.show_json(variables)
     else:
@@ -99,16 +100,16 @@ def env(*, home: Home = None, as_json: AsJson = False) -> None:
 
 
 for command in (
-    cli_jobs.train,
-    cli_jobs.jobs,
-    cli_either.describe,
-    cli_either.logs,
-    cli_jobs.metrics,
-    cli_either.events,
-    cli_jobs.stop,
-    cli_endpoints.deploy,
-    cli_endpoints.endpoints,
-    cli_endpoints.invoke,
-    cli_either.delete,
+    jobs.train,
+    jobs.jobs,
+    either.describe,
+    either.logs,
+    jobs.metrics,
+    either.events,
+    jobs.stop,
+    endpoints.deploy,
+    endpoints.endpoints,
+    endpoints.invoke,
+    either.delete,
 ):
     app.command()(command)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raymaker.platform import display
-from raymaker.platform.cli_session import AsJson, client_of, pairs
+from raymaker.platform.cli import display
+from raymaker.platform.cli.session import AsJson, client_of, pairs
 
 if TYPE_CHECKING:
     from raymaker.platform.client import Metric, TrainingJob

@@ -1,0 +1,32 @@
+"""The Python client: `Client`, and handles for training jobs and endpoints. Knows only what the API says."""
+
+from raymaker.platform.client.client import Client
+from raymaker.platform.client.endpoint import Endpoint
+from raymaker.platform.client.errors import (
+    EndpointFailed,
+    InvocationFailed,
+    JobFailed,
+    PlatformUnreachable,
+    RaymakerError,
+    RequestRefused,
+    WaitTimeout,
+    WrongArgument,
+)
+from raymaker.platform.client.job import Metric, TrainingJob
+from raymaker.platform.client.payload import Answer as ScoringAnswer
+
+__all__ = [
+    "Client",
+    "Endpoint",
+    "EndpointFailed",
+    "InvocationFailed",
+    "JobFailed",
+    "Metric",
+    "PlatformUnreachable",
+    "RaymakerError",
+    "RequestRefused",
+    "ScoringAnswer",
+    "TrainingJob",
+    "WaitTimeout",
+    "WrongArgument",
+]

@@ -1,0 +1,83 @@
+"""What the engine is asked for, and its refusals in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from raymaker.actors.errors import ImageError, StartError
+from raymaker.actors.runtime.base import LABEL_HOME
+from raymaker.actors.runtime.docker_options import container_config, exec_failure, host_config, start_error
+from raymaker.actors.spec import ContainerSpec, Resources
+
+SPEC = ContainerSpec(name="job", command=("train",), image="algo:1")
+
+
+def test_a_container_has_no_privileges_and_limits() -> None:
+    config = host_config(ContainerSpec("job", (), resources=Resources(cpus=1.5, memory_bytes=2**30)), "none", 8)
+    assert config["security_opt"] == ["no-new-privileges"]
+    assert config["cap_drop"] == ["ALL"]
+    assert not {"SYS_ADMIN", "NET_ADMIN", "NET_RAW", "SYS_PTRACE", "MKNOD"} & set(config["cap_add"])
+    assert (config["nano_cpus"], config["mem_limit"], config["memswap_limit"]) == (1_500_000_000, 2**30, 2**30)
+    assert config["network_mode"] == "none"
+    assert config["init"]
+
+
+@pytest.mark.parametrize("cpus", [0, 2, 64])
+def test_as_many_cpus_as_the_engine_has_or_none_named_are_no_limit(cpus: float) -> None:
+    config = host_config(ContainerSpec("job", (), resources=Resources(cpus=cpus)), "none", 2)
+    assert "nano_cpus" not in config
+    assert "mem_limit" not in config
+
+
+def test_gpus_are_those_that_were_set_aside_for_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = ContainerSpec("job", (), resources=Resources(gpus=1.5))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    (request,) = host_config(spec, "none", 2)["device_requests"]
+    assert request["DeviceIDs"] == ["2", "5"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    (request,) = host_config(spec, "none", 2)["device_requests"]
+    assert request["Count"] == 2
+
+
+def test_the_home_is_a_label_whatever_the_others_say() -> None:
+    config = container_config(ContainerSpec("job", (), labels={"a": "b", LABEL_HOME: "elsewhere"}), Path("/home/rm"))
+    assert config["labels"] == {"a": "b", LABEL_HOME: "/home/rm"}
+
+
+def test_an_entrypoint_is_replaced_only_where_one_is_given() -> None:
+    assert "entrypoint" not in container_config(SPEC, Path("/"))
+    assert container_config(ContainerSpec("job", (), entrypoint=("a", "b")), Path("/"))["entrypoint"] == ["a", "b"]
+    assert container_config(ContainerSpec("job", (), entrypoint=()), Path("/"))["entrypoint"] == [""]
+
+
+@pytest.mark.parametrize(
+    ("explanation", "kind", "words"),
+    [
+        ("No such image: algo:1", ImageError, "pull it, load it or build it"),
+        ("No command specified", ImageError, "nothing to run"),
+        ('exec: "train": executable file not found in $PATH: unknown', ImageError, "no program 'train'"),
+        ("exec /usr/bin/train: exec format error", ImageError, "another processor"),
+        ('exec: "train": permission denied', ImageError, "chmod"),
+        ('could not select device driver "" with capabilities: [[gpu]]', StartError, "NVIDIA container toolkit"),
+        ("bind source path does not exist: /data", StartError, "/data"),
+        ("no space left on device", StartError, "no space left on device"),
+    ],
+)
+def test_refusals_name_the_cause_and_the_remedy(explanation: str, kind: type[StartError], words: str) -> None:
+    error = start_error(SPEC, explanation)
+    assert type(error) is kind
+    assert words in str(error)
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("[FATAL tini (7)] exec train failed: No such file or directory", "train: No such file or directory"),
+        ("ERROR (catatonit:2): failed to exec pid1: No such file or directory", "No such file or directory"),
+        ("Epoch 1: exec train failed: not at all", None),
+    ],
+)
+def test_what_init_says_of_a_program_that_it_cannot_run_is_understood(line: str, why: str | None) -> None:
+    assert exec_failure(line) == why
