@@ -22,8 +22,9 @@ from raymaker.serving.spec import EndpointSpec
 
 APPLICATION = "endpoint-"
 """What the names of our applications begin with, so that no endpoint clashes with the platform's own."""
-START_ATTEMPTS = 2
-"""How often a replica may fail to start before the rollout has failed: once by bad luck, twice for a reason."""
+START_ATTEMPTS = 1
+"""How often a replica may fail to start before the rollout has failed. What is worth another try, a pull or a download,
+is tried again within one start; a container that does not answer in its time will not in twice that time either."""
 
 
 class EndpointState(enum.Enum):

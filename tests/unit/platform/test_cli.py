@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from raymaker.actors.reports import Outcome
-from raymaker.platform.cli import app
+from raymaker.platform.cli.main import app
 from raymaker.platform.cli.session import Session
 from support.near_platform import NearPlatform, near_platform
 
