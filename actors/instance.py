@@ -194,4 +194,5 @@ class Instance:
             },
             resources=spec.instance_type.resources,
             network=spec.network,
+            hostname="algo-1",
         )

@@ -75,7 +75,6 @@ class Supervisor:
         """Go through the steps and report exactly one end."""
         try:
             exit_status, timed_out = self._train(instance)
-            self._report("Uploading", "Uploading generated training model")
             self._finish(instance, exit_status, timed_out=timed_out)
         except StopRequested:
             self._end(Outcome.STOPPED, "Training job stopped before its container started")
@@ -123,6 +122,10 @@ class Supervisor:
         return status, timed_out
 
     def _finish(self, instance: Instance, status: ExitStatus, *, timed_out: bool) -> None:
+        """Store what the container left and report how it ended. Raises AttemptLost where its end was none of its own."""
+        if status.lost and not timed_out and not self._stop.is_set():
+            raise AttemptLost(f"the container did not end by itself: {status.describe()}")
+        self._report("Uploading", "Uploading generated training model")
         instance.store_output()
         if timed_out:
             self._end(

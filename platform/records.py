@@ -13,6 +13,9 @@ from typing import Any
 
 from raymaker.actors.spec import SourceSpec
 
+OWNER_TAG = "raymaker:endpoint"
+"""Tag of a model or endpoint configuration that was made for one endpoint alone, and goes with it."""
+
 
 class TrainingJobStatus(enum.StrEnum):
     """Where a training job is, in SageMaker's words."""

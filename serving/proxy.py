@@ -118,6 +118,11 @@ def proxy_folder(home: Path) -> Path:
     return folder
 
 
+def remove_proxy_folder(home: Path) -> None:
+    """Remove the folder of HAProxy's files, wherever it lies. Nothing happens where there is none."""
+    shutil.rmtree(proxy_folder(home), ignore_errors=True)
+
+
 def _local_port(add_port: Callable[[Any, str], int]) -> Callable[[Any, str], int]:
     def add_local_port(server: Any, address: str) -> int:
         return add_port(server, address.replace("[::]:", "127.0.0.1:"))

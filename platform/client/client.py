@@ -18,9 +18,9 @@ from raymaker.platform.client.endpoint import Endpoint
 from raymaker.platform.client.errors import RaymakerError, WrongArgument
 from raymaker.platform.client.hosting_parts import ROLE, HostingParts
 from raymaker.platform.client.job import TrainingJob
+from raymaker.platform.client.names import given, made_up_name, name_of_image, to_texts, to_uri
 from raymaker.platform.client.polling import Clock
 from raymaker.platform.client.settings import read_settings
-from raymaker.platform.names import given, made_up_name, name_of_image, to_texts, to_uri
 
 DEFAULT_MAX_RUNTIME_S = 86_400
 

@@ -10,11 +10,11 @@ from raymaker.platform.client.connection import Answer, Connection
 from raymaker.platform.client.errors import EndpointFailed, RaymakerError, RequestRefused
 from raymaker.platform.client.hosting_parts import HostingParts
 from raymaker.platform.client.logs import ENDPOINT_GROUP, LogEvent, LogReader
+from raymaker.platform.client.names import given
 from raymaker.platform.client.payload import Answer as ScoringAnswer
 from raymaker.platform.client.payload import encode
 from raymaker.platform.client.polling import Clock, look_until
 from raymaker.platform.client.progress import progress_display
-from raymaker.platform.names import given
 
 SETTLED = {"InService", "Failed", "OutOfService", "UpdateRollbackFailed"}
 LAST_LINES_COUNT = 20

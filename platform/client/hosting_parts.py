@@ -12,7 +12,8 @@ from typing import Any
 
 from raymaker.platform.client.connection import Connection
 from raymaker.platform.client.errors import RaymakerError, RequestRefused
-from raymaker.platform.names import OWNER_TAG, made_up_name
+from raymaker.platform.client.names import made_up_name
+from raymaker.platform.records import OWNER_TAG
 
 JOB_SCHEME = "training-job://"
 ROLE = "arn:aws:iam::000000000000:role/raymaker"

@@ -12,10 +12,10 @@ from raymaker.platform.client.connection import Answer, Connection
 from raymaker.platform.client.endpoint import Endpoint
 from raymaker.platform.client.errors import JobFailed, RaymakerError, RequestRefused
 from raymaker.platform.client.logs import TRAINING_GROUP, LogEvent, LogReader
+from raymaker.platform.client.names import given
 from raymaker.platform.client.polling import Clock, look_until
 from raymaker.platform.client.progress import progress_display
 from raymaker.platform.client.settings import read_settings
-from raymaker.platform.names import given
 
 if TYPE_CHECKING:
     from raymaker.actors.storage import ObjectStore

@@ -16,6 +16,7 @@ from raymaker.platform.cluster.reporter import CONTROL_NAME, NAMESPACE
 from raymaker.platform.database.engine import Database
 from raymaker.platform.operations.registry import Context
 from raymaker.platform.settings import Settings
+from raymaker.serving.proxy import keep_handle_calls_local
 
 FRONTEND_NAME = "raymaker-frontend"
 HEAD_RESOURCE = "node:__internal_head__"
@@ -76,6 +77,9 @@ def build_frontend(settings: Settings) -> serve.Application:
     @serve.ingress(build)
     class Frontend:
         """The API's replica."""
+
+        def __init__(self) -> None:
+            keep_handle_calls_local()
 
     application: serve.Application = Frontend.bind()  # type: ignore[attr-defined] # a Deployment by now
     return application

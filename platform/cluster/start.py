@@ -25,7 +25,7 @@ from raymaker.platform.cluster.site import site_of
 from raymaker.platform.database.engine import Database
 from raymaker.platform.errors import PlatformError
 from raymaker.platform.settings import Settings
-from raymaker.serving.proxy import start_serve
+from raymaker.serving.proxy import remove_proxy_folder, start_serve
 
 CONTROL_THREADS = 64
 READY_TIMEOUT_S = 60.0
@@ -63,6 +63,7 @@ def down(settings: Settings) -> bool:
                 _take_down_actors(joined=state.pid is None)
             head.stop_head(state)
             head.forget_state(settings.home_path, state)
+            remove_proxy_folder(settings.home_path)
         _remove_containers(settings)
         return state is not None
 
@@ -88,9 +89,17 @@ def _finish_up(settings: Settings, state: head.HeadState) -> head.HeadState:
         _check_database(settings)
         _place_actors(settings)
         start_serve(settings.host, settings.port)
-        serve.run(build_frontend(settings), name=FRONTEND_NAME, route_prefix="/")
+        _run_frontend(settings)
         _wait_for_answer(state.url)
     return state
+
+
+def _run_frontend(settings: Settings) -> None:
+    try:
+        serve.run(build_frontend(settings), name=FRONTEND_NAME, route_prefix="/")
+    except RuntimeError as error:
+        logs = settings.home_path / "ray" / "session_latest" / "logs" / "serve"
+        raise PlatformError(f"The frontend did not start: {error} Its log lies in {logs}.") from error
 
 
 def _place_actors(settings: Settings) -> None:

@@ -7,14 +7,13 @@ from sqlalchemy import Connection
 from raymaker.platform.database import hosting, training
 from raymaker.platform.database.tags import put_tags
 from raymaker.platform.errors import ValidationException
-from raymaker.platform.names import OWNER_TAG
 from raymaker.platform.operations.checks import find_instance_type
 from raymaker.platform.operations.endpoint_configs import new_endpoint_config
 from raymaker.platform.operations.endpoints import insert_endpoint, move_to, resolve
 from raymaker.platform.operations.models import new_model
 from raymaker.platform.operations.naming import TRAINING_JOB, make_up_name, not_found
 from raymaker.platform.operations.registry import Answer, Context, Request, operation
-from raymaker.platform.records import EndpointConfigRecord, EndpointRecord, ModelRecord, TrainingJobRecord
+from raymaker.platform.records import OWNER_TAG, EndpointConfigRecord, EndpointRecord, ModelRecord, TrainingJobRecord
 from raymaker.platform.specs import JOB_SCHEME, explain_no_model
 
 VARIANT_NAME = "AllTraffic"

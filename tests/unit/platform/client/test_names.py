@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from raymaker.platform.client.errors import WrongArgument
-from raymaker.platform.names import made_up_name, name_of_image, to_texts, to_uri
+from raymaker.platform.client.names import made_up_name, name_of_image, to_texts, to_uri
 
 NOW = dt.datetime(2030, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
 

@@ -12,8 +12,6 @@ from typing import Any
 
 from raymaker.platform.client.errors import WrongArgument
 
-OWNER_TAG = "raymaker:endpoint"
-"""Tag of a model or endpoint configuration that was made for one endpoint alone, and goes with it."""
 LONGEST_NAME = 63
 
 
