@@ -122,7 +122,7 @@ class Supervisor:
         return status, timed_out
 
     def _finish(self, instance: Instance, status: ExitStatus, *, timed_out: bool) -> None:
-        """Store what the container left and report how it ended. Raises AttemptLost where that was not its own doing."""
+        """Store what the container left and report how it ended. Raises AttemptLost where that was not its doing."""
         if status.lost and not timed_out and not self._stop.is_set():
             raise AttemptLost(f"the container did not end by itself: {status.describe()}")
         self._report("Uploading", "Uploading generated training model")
