@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 from raymaker.actors.storage import StoreConfig
+
+
+def machine_id() -> str:
+    """Name this machine, the same after a restart of everything on it."""
+    try:
+        installed = Path("/etc/machine-id").read_text().strip()
+    except OSError:
+        installed = ""
+    return f"{socket.gethostname()}/{installed[:12]}"
 
 
 @dataclass(frozen=True)

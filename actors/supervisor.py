@@ -32,13 +32,13 @@ class Supervisor:
     """Runs one attempt in a thread of its own, so that `stop` and `attempt` are answered at any time."""
 
     def __init__(
-        self, spec: TrainingSpec, site: Site, runtime: ContainerRuntime, reporter: JobReporter, node_id: str = ""
+        self, spec: TrainingSpec, site: Site, runtime: ContainerRuntime, reporter: JobReporter, machine: str = ""
     ) -> None:
         self._spec = spec
         self._site = site
         self._runtime = runtime
         self._reporter = reporter
-        self._node_id = node_id
+        self._machine = machine
         self._stop = threading.Event()
         self._started_at: float | None = None
         self._ended_at: float | None = None
@@ -197,7 +197,7 @@ class Supervisor:
             image_digest=self._digest,
             training_started_at=self._started_at,
             training_ended_at=self._ended_at,
-            details={"node": self._node_id},
+            details={"node": self._machine},
         )
 
 

@@ -99,8 +99,10 @@ def request_stop(record: TrainingJobRecord, now: float) -> TrainingJobRecord:
 def apply_report(record: TrainingJobRecord, report: JobReport, now: float) -> TrainingJobRecord:
     """Take one report of the job's current attempt.
 
-    A repeat, or a phase that the attempt has left behind, moves nothing. Raises ReportRefused for another attempt's
-    report and for one after the end, ValueError for a phase that is none.
+    A repeat, or a phase that the attempt has left behind, moves nothing. An attempt belongs to the machine that it
+    began on: come up on another it is lost, since its container may still run there.
+
+    Raises ReportRefused for another attempt's report and for one after the end, ValueError for a phase that is none.
     """
     if report.attempt != record.attempt:
         raise ReportRefused(
@@ -108,6 +110,9 @@ def apply_report(record: TrainingJobRecord, report: JobReport, now: float) -> Tr
         )
     if record.status.ended:
         return _hear_again(record, report)
+    machine = report.details.get("node")
+    if machine and record.node_id and machine != record.node_id:
+        return lose_attempt(record, report.attempt, f"it began on {record.node_id} and came up on {machine}", now)
     learned = _learn(record, report)
     if report.outcome is not None:
         return _end(learned, report.outcome, report.message, now)

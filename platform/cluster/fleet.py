@@ -9,7 +9,7 @@ import ray
 from ray.util import list_named_actors
 
 from raymaker.actors.runtime.select import select_runtime
-from raymaker.actors.site import Site
+from raymaker.actors.site import Site, machine_id
 from raymaker.actors.spec import Resources, TrainingSpec
 from raymaker.actors.supervisor import Supervisor
 from raymaker.platform.cluster.reporter import NAMESPACE, ControlReporter
@@ -24,16 +24,15 @@ STOP_CONCURRENCY = 4
 
 
 class SupervisorActor(Supervisor):
-    """A supervisor where Ray runs it. It knows its node, so that the platform can fence an attempt that moved.
+    """A supervisor where Ray runs it. It names its machine, so that the platform can fence an attempt that moved.
 
     Ray makes it again for as long as it dies by accident; when its attempt has ended it takes itself away.
     """
 
     def __init__(self, spec: TrainingSpec, site: Site) -> None:
-        context = ray.get_runtime_context()
-        self._self = context.current_actor
+        self._self = ray.get_runtime_context().current_actor
         runtime = select_runtime(site.driver, site.home)
-        super().__init__(spec, site, runtime, ControlReporter(), context.get_node_id())
+        super().__init__(spec, site, runtime, ControlReporter(), machine_id())
 
     def _run(self) -> None:
         super()._run()

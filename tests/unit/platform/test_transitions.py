@@ -321,3 +321,12 @@ def test_an_endpoint_can_always_be_deleted(endpoint):
     deleting = transitions.delete_endpoint(endpoint, NOW)
     assert deleting.status is EndpointStatus.DELETING
     assert transitions.delete_endpoint(deleting, NOW + 1) is deleting
+
+
+def test_an_attempt_that_comes_up_on_another_machine_is_lost_and_fenced() -> None:
+    begun = transitions.apply_report(STARTED, report("Training", details={"node": "one"}), NOW)
+    assert transitions.apply_report(begun, report("Uploading", details={"node": "one"}), NOW).attempt == 1
+    moved = transitions.apply_report(begun, report("Starting", details={"node": "two"}), NOW)
+    assert state(moved) == ("InProgress", "Restarting", 2)
+    with pytest.raises(ReportRefused):
+        transitions.apply_report(moved, report("Downloading", details={"node": "two"}), NOW)
