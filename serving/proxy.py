@@ -5,9 +5,11 @@ Owns no process: Serve starts HAProxy itself, through `haproxy-loopback.sh`, whi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -118,9 +120,24 @@ def proxy_folder(home: Path) -> Path:
     return folder
 
 
-def remove_proxy_folder(home: Path) -> None:
-    """Remove the folder of HAProxy's files, wherever it lies. Nothing happens where there is none."""
-    shutil.rmtree(proxy_folder(home), ignore_errors=True)
+def remove_proxy(home: Path) -> None:
+    """End what is left of this home's HAProxy and remove its files. Call it while the platform is not running.
+
+    A HAProxy outlives the process that started it when that is killed, and would go on answering on the port.
+    """
+    folder = proxy_folder(home)
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and str(folder / "haproxy.cfg") in _arguments(entry):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(entry.name), signal.SIGKILL)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _arguments(process: Path) -> list[str]:
+    try:
+        return (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def _local_port(add_port: Callable[[Any, str], int]) -> Callable[[Any, str], int]:

@@ -40,28 +40,37 @@ class SupervisorActor(Supervisor):
 
 
 class RayFleet:
-    """Starts and finds what runs on the cluster. Holds no state of its own: Ray's is asked each time."""
+    """Starts and finds what runs on the cluster. Ray's own state is asked each time.
+
+    All it remembers is which supervisors it has launched that Ray has not placed yet, since Ray does not count those.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._site = site_of(settings)
+        self._unplaced: dict[ray.ObjectRef[int], Resources] = {}
 
     def supervisors(self) -> frozenset[tuple[str, int]]:
         """Name every attempt that has a supervisor."""
         return frozenset(_attempt(name) for name in list_named_actors() if name.startswith(PREFIX))
 
     def free(self) -> Resources:
-        """What Ray could give to new actors now."""
+        """What Ray could give to new actors now, less what those that it has not placed yet will take."""
+        if self._unplaced:
+            placed, _ = ray.wait(list(self._unplaced), num_returns=len(self._unplaced), timeout=0)
+            for answer in placed:
+                del self._unplaced[answer]
         available = ray.available_resources()
+        promised = self._unplaced.values()
         return Resources(
-            cpus=available.get("CPU", 0.0),
-            memory_bytes=int(available.get("memory", 0.0)),
-            gpus=available.get("GPU", 0.0),
+            cpus=available.get("CPU", 0.0) - sum(needed.cpus for needed in promised),
+            memory_bytes=int(available.get("memory", 0.0)) - sum(needed.memory_bytes for needed in promised),
+            gpus=available.get("GPU", 0.0) - sum(needed.gpus for needed in promised),
         )
 
     def launch(self, spec: TrainingSpec) -> None:
         """Start a supervisor that holds the instance type's resources while it lives."""
         needed = spec.instance_type.resources
-        ray.remote(SupervisorActor).options(
+        supervisor: Any = ray.remote(SupervisorActor).options(
             name=actor_name(spec.job_name, spec.attempt),
             namespace=NAMESPACE,
             lifetime="detached",
@@ -71,7 +80,8 @@ class RayFleet:
             num_cpus=needed.cpus,
             num_gpus=needed.gpus,
             memory=needed.memory_bytes or None,
-        ).remote(spec, self._site)
+        )
+        self._unplaced[supervisor.remote(spec, self._site).attempt.remote()] = needed
 
     def stop(self, attempt: tuple[str, int]) -> None:
         """Ask a supervisor to stop its job."""

@@ -25,7 +25,8 @@ from raymaker.platform.cluster.site import site_of
 from raymaker.platform.database.engine import Database
 from raymaker.platform.errors import PlatformError
 from raymaker.platform.settings import Settings
-from raymaker.serving.proxy import remove_proxy_folder, start_serve
+from raymaker.serving.endpoint import APPLICATION
+from raymaker.serving.proxy import remove_proxy, start_serve
 
 CONTROL_THREADS = 64
 READY_TIMEOUT_S = 60.0
@@ -40,6 +41,7 @@ def up(settings: Settings) -> head.HeadState:
         if settings.ray_address is not None:
             state = head.HeadState(settings.ray_address, settings.url, None, None, None)
         else:
+            remove_proxy(settings.home_path)
             _check_port(settings)
             state = head.start_head(settings)
         head.write_state(settings.home_path, state)
@@ -48,6 +50,7 @@ def up(settings: Settings) -> head.HeadState:
         except BaseException:
             head.stop_head(state)
             head.forget_state(settings.home_path, state)
+            remove_proxy(settings.home_path)
             raise
 
 
@@ -63,7 +66,7 @@ def down(settings: Settings) -> bool:
                 _take_down_actors(joined=state.pid is None)
             head.stop_head(state)
             head.forget_state(settings.home_path, state)
-            remove_proxy_folder(settings.home_path)
+        remove_proxy(settings.home_path)
         _remove_containers(settings)
         return state is not None
 
@@ -135,7 +138,12 @@ def _take_down_actors(*, joined: bool) -> None:
                 ray.kill(ray.get_actor(name, namespace=NAMESPACE))
             except ValueError:
                 continue
-    serve.shutdown()
+    if not joined:
+        serve.shutdown()
+        return
+    for name in serve.status().applications:
+        if name == FRONTEND_NAME or name.startswith(APPLICATION):
+            serve.delete(name)
 
 
 def _remove_containers(settings: Settings) -> None:
