@@ -10,7 +10,6 @@ import hashlib
 import os
 import shutil
 import signal
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,8 @@ HEADER_TIMEOUT_S = 30
 HANDLE_MESSAGE_BYTES = 128 * 1024 * 1024
 LONGEST_SOCKET_FOLDER = 28
 """HAProxy takes socket paths of up to 97 bytes; Serve adds a node id (56) and a file name to the folder's."""
+
+SHORT_PLACE = Path("/tmp")  # noqa: S108 - not TMPDIR, which may be long; whose the folder in it is, is checked
 
 UNAVAILABLE = (
     b"HTTP/1.1 503 Service Unavailable\r\n"
@@ -109,7 +110,7 @@ def proxy_folder(home: Path) -> Path:
     folder = home / "proxy"
     if len(str(folder)) > LONGEST_SOCKET_FOLDER:
         name = hashlib.sha256(str(home).encode()).hexdigest()[:8]
-        folder = Path(tempfile.gettempdir()) / f"raymaker-{os.getuid()}-{name}"
+        folder = SHORT_PLACE / f"raymaker-{os.getuid()}-{name}"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise PermissionError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ import pytest
 
 from support.platform import ROOT
 
-DIGITS_IMAGE = "raymaker-test-digits:latest"
+DIGITS_IMAGE = f"raymaker-test-digits:{os.getpid()}"
+"""Of this session alone: another one may build, and remove, the same content under its own name."""
 
 
 @pytest.fixture(scope="session")
@@ -31,9 +33,9 @@ def breast_cancer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def digits_image(engine: docker.DockerClient, base_image: str) -> Iterator[str]:
     """The name of the example image, built on the base image of the tests."""
     folder = ROOT / "examples" / "digits_image"
-    image, _ = engine.images.build(path=str(folder), tag=DIGITS_IMAGE, buildargs={"BASE_IMAGE": base_image}, rm=True)
+    engine.images.build(path=str(folder), tag=DIGITS_IMAGE, buildargs={"BASE_IMAGE": base_image}, rm=True)
     yield DIGITS_IMAGE
-    engine.images.remove(image.id, force=True)
+    engine.images.remove(DIGITS_IMAGE)
 
 
 def prepare(dataset: str, folder: Path) -> Path:

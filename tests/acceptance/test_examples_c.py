@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 from raymaker.platform.client import Client
 from support.platform import ROOT, Platform
 
-IMAGE = "raymaker-test-c-linear:latest"
+IMAGE = f"raymaker-test-c-linear:{os.getpid()}"
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +29,9 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def image(engine: docker.DockerClient, compiled: Path) -> Iterator[str]:
     """An image that holds the two programs and nothing else."""
-    built, _ = engine.images.build(path=str(compiled), tag=IMAGE, rm=True)
+    engine.images.build(path=str(compiled), tag=IMAGE, rm=True)
     yield IMAGE
-    engine.images.remove(built.id, force=True)
+    engine.images.remove(IMAGE)
 
 
 @pytest.mark.parametrize("kind", ["source", "image"])

@@ -6,6 +6,7 @@ import http.client
 import io
 import itertools
 import json
+import os
 import sqlite3
 import tempfile
 import time
@@ -33,7 +34,7 @@ ROLE = "arn:aws:iam::000000000000:role/bench"
 MODEL = {"ExecutionRoleArn": ROLE, "PrimaryContainer": {"Image": BASE_IMAGE, "Environment": {"A": "B" * 64}}}
 _numbers = itertools.count()
 
-SCORING_IMAGE = "raymaker-bench-scoring:latest"
+SCORING_IMAGE = f"raymaker-bench-scoring:{os.getpid()}"
 SCORING_DOCKERFILE = f"""
 FROM {BASE_IMAGE}
 RUN printf '%s\\n' '#!/usr/bin/python3' 'from http.server import *' 'class H(BaseHTTPRequestHandler):' \\
@@ -45,13 +46,13 @@ RUN printf '%s\\n' '#!/usr/bin/python3' 'from http.server import *' 'class H(Bas
 def main() -> None:
     """Measure and print both tables."""
     engine = docker.from_env()
-    image, _ = engine.images.build(fileobj=io.BytesIO(SCORING_DOCKERFILE.encode()), tag=SCORING_IMAGE, rm=True)
+    engine.images.build(fileobj=io.BytesIO(SCORING_DOCKERFILE.encode()), tag=SCORING_IMAGE, rm=True)
     with running_platform(driver="docker") as platform:
         time.sleep(CALM_S)
         idle = memory_of_home(platform.home)
         throughput(platform)
         memory(platform, idle)
-    engine.images.remove(image.id, force=True)
+    engine.images.remove(SCORING_IMAGE)
     engine.close()
 
 

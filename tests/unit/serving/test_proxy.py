@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ PORTS = {"host": "127.0.0.1", "port": 8000, "stats_port": 8404, "metrics_port": 
 
 @pytest.fixture(autouse=True)
 def _own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(proxy, "SHORT_PLACE", tmp_path)
 
 
 def test_two_platforms_share_no_file_and_no_port(tmp_path: Path) -> None:
