@@ -8,12 +8,10 @@ from typing import Any
 import ray
 from ray.util import list_named_actors
 
-from raymaker.actors.runtime.select import select_runtime
-from raymaker.actors.site import Site, machine_id
 from raymaker.actors.spec import Resources, TrainingSpec
-from raymaker.actors.supervisor import Supervisor
 from raymaker.platform.cluster.reporter import NAMESPACE, ControlReporter
 from raymaker.platform.cluster.site import site_of
+from raymaker.platform.cluster.supervisor_actor import SupervisorActor
 from raymaker.platform.settings import Settings
 from raymaker.serving import endpoint as serving_endpoint
 from raymaker.serving.endpoint import EndpointObservation
@@ -21,22 +19,6 @@ from raymaker.serving.spec import EndpointSpec
 
 PREFIX = "training/"
 STOP_CONCURRENCY = 4
-
-
-class SupervisorActor(Supervisor):
-    """A supervisor where Ray runs it. It names its machine, so that the platform can fence an attempt that moved.
-
-    Ray makes it again for as long as it dies by accident; when its attempt has ended it takes itself away.
-    """
-
-    def __init__(self, spec: TrainingSpec, site: Site) -> None:
-        self._self = ray.get_runtime_context().current_actor
-        runtime = select_runtime(site.driver, site.home)
-        super().__init__(spec, site, runtime, ControlReporter(), machine_id())
-
-    def _run(self) -> None:
-        super()._run()
-        ray.kill(self._self, no_restart=True)
 
 
 class RayFleet:

@@ -88,6 +88,7 @@ def status(settings: Settings, state: head.HeadState) -> dict[str, Any]:
 
 def _finish_up(settings: Settings, state: head.HeadState) -> head.HeadState:
     """Bring up what is not up yet. Every step may be done again."""
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # the person at the command line asked for none of it
     with _connected(state):
         _check_database(settings)
         _place_actors(settings)
