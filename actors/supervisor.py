@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from raymaker.actors.errors import ContainerMissing, WorkError
+from raymaker.actors.errors import ContainerMissing, EngineAway, WorkError
 from raymaker.actors.instance import AttemptLost, Instance, StopRequested
 from raymaker.actors.joblog import JobLog
 from raymaker.actors.lease import LeaseHeld
@@ -80,8 +80,8 @@ class Supervisor:
             self._end(Outcome.STOPPED, "Training job stopped before its container started")
         except AttemptLost as lost:
             self._report("Interrupted", str(lost))
-        except ContainerMissing as lost:
-            self._report("Interrupted", f"The container went away: {lost}")
+        except (ContainerMissing, EngineAway) as lost:
+            self._report("Interrupted", f"The container or its engine went away: {lost}")
         except WorkError as error:
             self._end(Outcome.FAILED, "Training job failed", failure=f"ClientError: {error}")
         except ReportRefused:
