@@ -73,6 +73,18 @@ def unpack(store: ObjectStore, uri: str, folder: Path, limits: UnpackLimits | No
         raise explain(error, f"unpack {uri} to", str(folder)) from error
 
 
+def inner_link(folder: Path, path: Path, seen_as: str) -> str | None:
+    """Where a link ends at last, relative to where it lies; None where that is not within the folder."""
+    target = path.readlink()
+    if target.is_relative_to(seen_as):
+        target = folder / target.relative_to(seen_as)
+    try:
+        end = (path.parent / target).resolve(strict=True)
+    except (OSError, RuntimeError):  # nowhere, or round in circles
+        return None
+    return os.path.relpath(end, path.parent.resolve()) if end.is_relative_to(folder.resolve()) else None
+
+
 def _store_archive(
     folder: Path, store: ObjectStore, uri: str, seen_as: str, on_left_out: Callable[[str], None]
 ) -> None:
@@ -123,7 +135,7 @@ def _entries(
         name = path.relative_to(folder).as_posix()
         mode = path.lstat().st_mode
         if stat.S_ISLNK(mode):
-            link = _inner_link(folder, path, seen_as)
+            link = inner_link(folder, path, seen_as)
             if link is None:
                 on_left_out(f"{name} is a link that leads out of the folder or nowhere, and was left out")
             else:
@@ -135,18 +147,6 @@ def _entries(
             yield name, path, None
         else:
             on_left_out(f"{name} is a pipe, a socket or a device, and was left out")
-
-
-def _inner_link(folder: Path, path: Path, seen_as: str) -> str | None:
-    """Where a link ends at last, relative to where it lies; None where that is not within the folder."""
-    target = path.readlink()
-    if target.is_relative_to(seen_as):
-        target = folder / target.relative_to(seen_as)
-    try:
-        end = (path.parent / target).resolve(strict=True)
-    except (OSError, RuntimeError):  # nowhere, or round in circles
-        return None
-    return os.path.relpath(end, path.parent.resolve()) if end.is_relative_to(folder.resolve()) else None
 
 
 def _unpack_archive(store: ObjectStore, uri: str, folder: Path, limits: UnpackLimits) -> None:

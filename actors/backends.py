@@ -24,6 +24,8 @@ from pyarrow import fs
 
 CHUNK_BYTES = 8 * 1024 * 1024
 UPLOAD_PART_BYTES = 32 * 1024 * 1024
+COPY_LIMIT_BYTES = 4 * 1024**3
+"""What one request copies at most on S3 (it allows 5 GB)."""
 CONNECT_TIMEOUT_S = 5.0
 REQUEST_TIMEOUT_S = 30.0
 """How long S3 may be silent; the SDK's own 3 s are less than it takes to put a large object together."""
@@ -49,6 +51,9 @@ class Files(Protocol):
 
     def put(self, source: Path, path: str) -> None:
         """Write a file as an object, whole or not at all."""
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy an object, whole or not at all."""
 
     def delete(self, path: str) -> None:
         """Remove an object, or all below a folder."""
@@ -85,6 +90,22 @@ class LocalFiles:
         """Write beside the target, then rename: also after a power cut it is whole or absent."""
         with source.open("rb") as reader, whole_file(Path(path), durable=True) as writer:
             shutil.copyfileobj(reader, writer, CHUNK_BYTES)
+
+    def copy(self, source: str, target: str) -> None:
+        """Give the file a second name where the filesystem can, and copy its content where it cannot."""
+        folder = Path(target).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        second = folder / f".raymaker-{uuid.uuid4().hex}.part"
+        try:
+            second.hardlink_to(source)
+            second.replace(target)
+            _fsync_folder(folder)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            self.put(Path(source), target)
+        finally:
+            second.unlink(missing_ok=True)
 
     def delete(self, path: str) -> None:
         """Remove a file, or a folder with all that is in it."""
@@ -159,6 +180,10 @@ class ArrowFiles:
         with source.open("rb") as reader, self._fs.open_output_stream(path, None) as writer:
             shutil.copyfileobj(reader, writer, UPLOAD_PART_BYTES)
 
+    def copy(self, source: str, target: str) -> None:
+        """Copy the object within the filesystem."""
+        self._fs.copy_file(source, target)
+
     def delete(self, path: str) -> None:
         """Remove the object, and all below it as a folder."""
         for key, _ in self._below(path.rstrip("/")):
@@ -207,6 +232,19 @@ class S3Files(ArrowFiles):
         if not found and self._fs.get_file_info(bucket).type == fs.FileType.NotFound:
             raise FileNotFoundError(errno.ENOENT, f"there is no bucket {bucket}")
         return found
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy within the store, by boto3 and in parts where the object is too large for one request."""
+        if (self.size(source) or 0) <= COPY_LIMIT_BYTES:
+            super().copy(source, target)
+            return
+        bucket, _, key = source.partition("/")
+        target_bucket, _, target_key = target.partition("/")
+        client = self._client()
+        try:
+            client.copy({"Bucket": bucket, "Key": key}, target_bucket, target_key)
+        finally:
+            client.close()
 
     def delete(self, path: str) -> None:
         """Remove the object, and all below it as a folder."""

@@ -11,25 +11,58 @@ import math
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from raymaker.actors.spec import Mount, TrainingSpec
+from raymaker.actors.spec import ChannelSpec, Mount, Place, TrainingSpec, host_name
 
 ML = "/opt/ml"
-HOST = "algo-1"
+EXCHANGE = f"{ML}/exchange"
 NETWORK_INTERFACE = "eth0"
+MASTER_PORT = 29_500
+"""Where torch.distributed's first process listens by custom; the first container is told to use it."""
 FAILURE_LIMIT = 1024
 """Characters of the failure file that become part of FailureReason."""
 LONGEST_CHARACTER_BYTES = 4
 
 
 @dataclass(frozen=True)
+class Seat:
+    """Which container of its job one is: container `index` (from 0) of its machine, and where that machine stands."""
+
+    place: Place = field(default_factory=Place)
+    index: int = 0
+
+    @property
+    def rank(self) -> int:
+        """Its number among all containers of the job, from 0."""
+        return self.place.ranks[self.index]
+
+    @property
+    def host(self) -> str:
+        """Its name: `algo-1` for rank 0."""
+        return host_name(self.rank)
+
+
+ALONE = Seat()
+
+
+@dataclass(frozen=True)
 class JobFolder:
-    """The folder of one attempt on this machine; its subfolders are what a container sees below /opt/ml."""
+    """Where one container's part of /opt/ml lies: its own folder, and what it sees alike with others of its machine.
+
+    `channels` holds the channels that every container gets whole, `checkpoints` what is kept from start to start.
+    """
 
     root: Path
+    channels: Path
+    checkpoints: Path
+
+    @classmethod
+    def of_one(cls, root: Path) -> JobFolder:
+        """A folder that shares nothing."""
+        return cls(root, root / "input" / "data", root / "checkpoints")
 
     @property
     def config(self) -> Path:
@@ -51,27 +84,28 @@ class JobFolder:
         """`output/data`: what the container leaves here is stored beside the model."""
         return self.output / "data"
 
-    @property
-    def checkpoints(self) -> Path:
-        """`checkpoints`: mounted where the request has a CheckpointConfig."""
-        return self.root / "checkpoints"
-
-    def channel(self, name: str) -> Path:
-        """`input/data/<channel>`."""
-        return self.root / "input" / "data" / name
+    def channel(self, channel: ChannelSpec) -> Path:
+        """`input/data/<channel>`: the container's own where it gets a shard, else the machine's."""
+        return (self.root / "input" / "data" if is_sharded(channel) else self.channels) / channel.name
 
 
-def lay_out(folder: JobFolder, spec: TrainingSpec) -> None:
+def is_sharded(channel: ChannelSpec) -> bool:
+    """Tell whether every container gets a part of the channel, instead of all of it."""
+    return channel.distribution == "ShardedByS3Key"
+
+
+def lay_out(folder: JobFolder, spec: TrainingSpec, seat: Seat = ALONE) -> None:
     """Make the folders, which a container of any user may write to, and the configuration files. Repeatable."""
     for path in (folder.root, folder.root / "input", folder.root / "input" / "data", folder.config):
         _make_folder(path, 0o755)
     for channel in spec.channels:
-        _make_folder(folder.channel(channel.name), 0o755)
+        _make_folder(folder.root / "input" / "data" / channel.name, 0o755)  # also where a shared one is mounted on it
+        _make_folder(folder.channel(channel), 0o755)
     for path in (folder.model, folder.output, folder.output_data, folder.checkpoints):
         _make_folder(path, 0o777)
     _write_json(folder.config / "hyperparameters.json", dict(spec.hyperparameters))
     _write_json(folder.config / "inputdataconfig.json", input_data_config(spec))
-    _write_json(folder.config / "resourceconfig.json", resource_config(spec))
+    _write_json(folder.config / "resourceconfig.json", resource_config(spec, seat))
     if spec.checkpoint_uri is not None:
         checkpoints = {"S3Uri": spec.checkpoint_uri, "LocalPath": spec.checkpoint_local_path}
         _write_json(folder.config / "checkpointconfig.json", checkpoints)
@@ -84,34 +118,39 @@ def mounts(folder: JobFolder, spec: TrainingSpec) -> tuple[Mount, ...]:
         Mount(str(folder.model), f"{ML}/model"),
         Mount(str(folder.output), f"{ML}/output"),
     ]
+    own = folder.root / "input" / "data"
+    common = [channel for channel in spec.channels if folder.channel(channel).parent != own]
+    seen += [Mount(str(folder.channel(channel)), f"{ML}/input/data/{channel.name}") for channel in common]
     if spec.checkpoint_uri is not None:
         seen.append(Mount(str(folder.checkpoints), spec.checkpoint_local_path))
     return tuple(seen)
 
 
-def environment(spec: TrainingSpec, s3_endpoint_url: str | None = None) -> dict[str, str]:
+def environment(spec: TrainingSpec, seat: Seat = ALONE, s3_endpoint_url: str | None = None) -> dict[str, str]:
     """The variables that every training container gets; the request's own win."""
     endpoint = {"AWS_ENDPOINT_URL_S3": s3_endpoint_url, "S3_ENDPOINT_URL": s3_endpoint_url} if s3_endpoint_url else {}
     return {
         "TRAINING_JOB_NAME": spec.job_name,
         "TRAINING_JOB_ARN": spec.job_arn,
         "AWS_REGION": spec.region,
+        "RAYMAKER_EXCHANGE": EXCHANGE,
         **endpoint,
+        **(_distributed_environment(seat) if seat.place.world_size > 1 else {}),
         **spec.environment,
     }
 
 
-def toolkit_environment(spec: TrainingSpec) -> dict[str, str]:
+def toolkit_environment(spec: TrainingSpec, seat: Seat = ALONE) -> dict[str, str]:
     """The SM_* variables, named and written as sagemaker-training's `Environment.to_env_vars` does."""
     hyperparameters = _user_hyperparameters(spec.hyperparameters)
     entry_point = spec.source.entry_point if spec.source else ""
     values: dict[str, Any] = {
-        "hosts": [HOST],
-        "current_host": HOST,
+        "hosts": sorted(seat.place.hosts),
+        "current_host": seat.host,
         "network_interface_name": NETWORK_INTERFACE,
         "current_instance_type": spec.instance_type.name,
         "current_instance_group": "homogeneousCluster",
-        "resource_config": resource_config(spec),
+        "resource_config": resource_config(spec, seat),
         "input_data_config": input_data_config(spec),
         "channels": sorted(channel.name for channel in spec.channels),
         "hps": hyperparameters,
@@ -125,8 +164,8 @@ def toolkit_environment(spec: TrainingSpec) -> dict[str, str]:
         "output_dir": f"{ML}/output",
         "output_data_dir": f"{ML}/output/data",
         "output_intermediate_dir": f"{ML}/output/intermediate",
-        "num_cpus": max(1, math.floor(spec.instance_type.resources.cpus)),
-        "num_gpus": math.floor(spec.instance_type.resources.gpus),
+        "num_cpus": max(1, math.floor(spec.container_resources.cpus)),
+        "num_gpus": math.floor(spec.container_resources.gpus),
         "log_level": 20,
         "framework_params": {},
         **{f"channel_{channel.name}": f"{ML}/input/data/{channel.name}" for channel in spec.channels},
@@ -156,20 +195,30 @@ def input_data_config(spec: TrainingSpec) -> dict[str, dict[str, str]]:
     }
 
 
-def resource_config(spec: TrainingSpec) -> dict[str, Any]:
-    """The content of resourceconfig.json. The last four are raymaker's own: container X of N on machine Y of M."""
-    group = {"instance_group_name": "homogeneousCluster", "instance_type": spec.instance_type.name, "hosts": [HOST]}
+def resource_config(spec: TrainingSpec, seat: Seat = ALONE) -> dict[str, Any]:
+    """The content of resourceconfig.json. From `container_index` on it is raymaker's own."""
+    hosts = sorted(seat.place.hosts)
+    group = {"instance_group_name": "homogeneousCluster", "instance_type": spec.instance_type.name, "hosts": hosts}
     return {
-        "current_host": HOST,
+        "current_host": seat.host,
         "current_instance_type": spec.instance_type.name,
         "current_group_name": "homogeneousCluster",
-        "hosts": [HOST],
+        "hosts": hosts,
         "instance_groups": [group],
         "network_interface_name": NETWORK_INTERFACE,
-        "container_index": 0,
-        "container_count": 1,
-        "machine_index": 0,
-        "machine_count": 1,
+        **describe_seat(seat),
+    }
+
+
+def describe_seat(seat: Seat) -> dict[str, int]:
+    """Say which container this is: container X of N on machine Y of M (all from 0), and its rank among all."""
+    return {
+        "container_index": seat.index,
+        "container_count": seat.place.containers_per_machine,
+        "machine_index": seat.place.machine_index,
+        "machine_count": seat.place.machine_count,
+        "rank": seat.rank,
+        "world_size": seat.place.world_size,
     }
 
 
@@ -187,6 +236,21 @@ def read_failure(folder: JobFolder) -> str | None:
     except OSError:
         return None
     return text[:FAILURE_LIMIT].replace("\0", "").strip() or None
+
+
+def _distributed_environment(seat: Seat) -> dict[str, str]:
+    """What torch.distributed and its like look for; a lone container does not get it, since it makes them wait."""
+    place = seat.place
+    return {
+        "MASTER_ADDR": host_name(0),
+        "MASTER_PORT": str(MASTER_PORT),
+        "RANK": str(seat.rank),
+        "WORLD_SIZE": str(place.world_size),
+        "LOCAL_RANK": str(seat.index),
+        "LOCAL_WORLD_SIZE": str(place.containers_per_machine),
+        "NODE_RANK": str(place.machine_index),
+        "GROUP_RANK": str(place.machine_index),
+    }
 
 
 def _make_folder(path: Path, mode: int) -> None:

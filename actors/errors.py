@@ -7,7 +7,8 @@ WorkError                       what user input or surroundings caused; its text
 ├── ContainerMissing            the engine no longer knows the container
 ├── EngineAway                  the container engine does not answer
 ├── StorageError                an object store could not be read or written
-│   └── ObjectNotFound          nothing lies at that URI
+│   ├── ObjectNotFound          nothing lies at that URI
+│   └── Fenced                  a checkpoint location that a later start of the job has claimed
 ├── ArchiveError                a model archive that must not be unpacked
 ├── PackagingError              source code that could not be made runnable
 └── ScoringError                a scoring container that does not answer
@@ -44,6 +45,10 @@ class StorageError(WorkError):
 
 class ObjectNotFound(StorageError):
     """Nothing lies at that URI."""
+
+
+class Fenced(StorageError):
+    """A later start of the job has claimed the checkpoint location: this one must not write there any more."""
 
 
 class ArchiveError(WorkError):

@@ -13,7 +13,7 @@ from typing import Self
 from raymaker.actors.errors import WorkError
 from raymaker.actors.reports import JobReporter, Metric, ReportRefused
 from raymaker.actors.runtime.base import ContainerHandle, ContainerRuntime, LogLine
-from raymaker.actors.spec import MetricDefinition, TrainingSpec
+from raymaker.actors.spec import MetricDefinition, TrainingSpec, host_name
 
 logger = logging.getLogger(__name__)
 
@@ -26,13 +26,13 @@ class JobLog:
     """Follows one container's log in a thread until the container ends; taken up again it goes on where it was."""
 
     def __init__(
-        self, runtime: ContainerRuntime, handle: ContainerHandle, spec: TrainingSpec, reporter: JobReporter
+        self, runtime: ContainerRuntime, handle: ContainerHandle, spec: TrainingSpec, reporter: JobReporter, rank: int
     ) -> None:
         self._runtime = runtime
         self._handle = handle
         self._spec = spec
         self._reporter = reporter
-        self._stream = f"{spec.job_name}/algo-1-{spec.attempt}"
+        self._stream = f"{spec.job_name}/{host_name(rank)}-{spec.label}"
         self._patterns = compile_definitions(spec.metric_definitions)
         self._pending: list[LogLine] = []
         self._lock = threading.Lock()

@@ -1,6 +1,6 @@
-"""Finds the containers of this home on this machine that no living process owns, and removes them.
+"""Finds what no living process of this home owns on this machine, containers and what they leave, and removes it.
 
-Owns no thread and no clock: `step` looks once, and whoever calls it says when. Job folders are not its matter.
+Owns no thread and no clock: `step` looks once, and whoever calls it says when.
 """
 
 from __future__ import annotations
@@ -11,7 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from raymaker.actors.lease import Lease, LeaseHeld, abandoned_leases, is_held
-from raymaker.actors.runtime.base import LABEL_HOME, LABEL_KIND, LABEL_OWNER, ContainerHandle, ContainerRuntime
+from raymaker.actors.runtime.base import (
+    LABEL_HOME,
+    LABEL_KIND,
+    LABEL_OWNER,
+    ContainerHandle,
+    ContainerRuntime,
+    Leftovers,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -19,10 +26,12 @@ Labels = Mapping[str, str]
 
 
 class Reaper:
-    """Looks at every step at what is there; remembers only since when a container has had no owner.
+    """Looks at every step at what is there; remembers only since when a thing has had no owner.
 
     A training container is left alone for `reap_after_s`, so that its supervisor can come back and take it up. A
     scoring container is never taken up, so it goes at the second look. Where `keep` says so, one is never removed.
+    `leftovers` (networks, shared memory, job folders) are as patiently left alone, and for as long as their owner
+    has containers.
     """
 
     def __init__(
@@ -31,8 +40,10 @@ class Reaper:
         home: Path,
         reap_after_s: float,
         keep: Callable[[Labels], bool] | None = None,
+        leftovers: Sequence[Leftovers] = (),
     ) -> None:
         self._runtimes = runtimes
+        self._leftovers = leftovers
         self._home = home
         self._reap_after_s = reap_after_s
         self._keep = keep or (lambda _: False)
@@ -40,49 +51,62 @@ class Reaper:
         self._away: set[str] = set()
 
     def step(self, now: float) -> list[str]:
-        """Look once, and return the names of the containers that were removed. `now` is in seconds."""
-        removed, unowned, owners = [], {}, set()
+        """Look once, and return the names of what was removed. `now` is in seconds."""
+        earlier, self._unowned_since = self._unowned_since, {}
+        removed, owners = [], set()
         for runtime in self._runtimes:
-            for handle, labels in self._look(runtime):
-                key, owner = (runtime.name, handle.id), labels.get(LABEL_OWNER, handle.name)
-                owners.add(owner)
-                if is_held(self._home, owner) or self._keep(labels):
-                    continue
-                since = self._unowned_since.get(key)
-                is_due = since is not None and now - since >= self._patience_s(labels)
-                if is_due and self._remove(runtime, handle, owner):
+            for handle, labels in self._look(runtime, f"containers of the {runtime.name} driver"):
+                if self._is_due(runtime, handle, labels, earlier, now) and self._remove(runtime, handle, labels):
                     removed.append(handle.name)
                 else:
-                    unowned[key] = now if since is None else since
-        self._unowned_since = unowned
-        if not self._away:
-            self._collect_leases(owners)
+                    owners.add(_owner(handle, labels))
+        if not self._away.isdisjoint(runtime.name for runtime in self._runtimes):
+            return removed  # whose containers there are is not known
+        for kind in self._leftovers:
+            for handle, labels in self._look(kind, kind.name):
+                is_due = self._is_due(kind, handle, labels, earlier, now) and _owner(handle, labels) not in owners
+                if is_due and self._remove(kind, handle, labels):
+                    removed.append(handle.name)
+        self._collect_leases(owners)
         return removed
 
-    def _look(self, runtime: ContainerRuntime) -> list[tuple[ContainerHandle, Labels]]:
-        """List this home's containers; none while the engine is away, which is told once."""
+    def _look(self, source: Leftovers | ContainerRuntime, what: str) -> list[tuple[ContainerHandle, Labels]]:
+        """List what of this home is there; nothing while the engine is away, which is told once."""
         try:
-            found = runtime.owned({LABEL_HOME: str(self._home)})
+            found = source.owned({LABEL_HOME: str(self._home)})
         except Exception as error:
-            if runtime.name not in self._away:
-                logger.warning("containers of the %s driver cannot be listed for now: %s", runtime.name, error)
-            self._away.add(runtime.name)
+            if source.name not in self._away:
+                logger.warning("%s cannot be listed for now: %s", what, error)
+            self._away.add(source.name)
             return []
-        self._away.discard(runtime.name)
+        self._away.discard(source.name)
         return found
 
-    def _patience_s(self, labels: Labels) -> float:
-        return 0.0 if labels.get(LABEL_KIND) == "scoring" else self._reap_after_s
+    def _is_due(
+        self,
+        source: Leftovers | ContainerRuntime,
+        handle: ContainerHandle,
+        labels: Labels,
+        earlier: Mapping[tuple[str, str], float],
+        now: float,
+    ) -> bool:
+        """Tell whether nobody has owned it for long enough, and remember since when nobody does."""
+        if is_held(self._home, _owner(handle, labels)) or self._keep(labels):
+            return False
+        key = (source.name, handle.id)
+        since = self._unowned_since[key] = earlier.get(key, now)
+        patience_s = 0.0 if labels.get(LABEL_KIND) == "scoring" else self._reap_after_s
+        return key in earlier and now - since >= patience_s
 
-    def _remove(self, runtime: ContainerRuntime, handle: ContainerHandle, owner: str) -> bool:
-        """Remove a container while holding its lease, so that nobody takes it up meanwhile."""
+    def _remove(self, source: Leftovers | ContainerRuntime, handle: ContainerHandle, labels: Labels) -> bool:
+        """Remove it while holding its lease, so that nobody takes it up meanwhile."""
         try:
-            with Lease.acquire(self._home, owner):
-                runtime.remove(handle)
+            with Lease.acquire(self._home, _owner(handle, labels)):
+                source.remove(handle)
         except LeaseHeld:
             return False
         except Exception:
-            logger.exception("removing container %s failed; the next step tries again", handle.name)
+            logger.exception("removing %s failed; the next step tries again", handle.name)
             return False
         return True
 
@@ -92,3 +116,8 @@ class Reaper:
             if name not in owners:
                 with contextlib.suppress(LeaseHeld):
                     Lease.acquire(self._home, name).release()
+
+
+def _owner(handle: ContainerHandle, labels: Labels) -> str:
+    """The lease of whoever it belongs to."""
+    return labels.get(LABEL_OWNER, handle.name)

@@ -9,6 +9,9 @@ from typing import Protocol
 
 from raymaker.actors.runtime.base import LogLine
 
+FAILURE_REASON_CHARS = 1024
+"""SageMaker's limit on FailureReason."""
+
 
 class Outcome(enum.Enum):
     """How an attempt at a training job ended."""
@@ -48,6 +51,33 @@ class JobReport:
     training_started_at: float | None = None
     training_ended_at: float | None = None
     details: Mapping[str, str] = field(default_factory=dict)
+    start: int = 0
+    """Which start of the attempt's instances this is about (`TrainingSpec.start`)."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How long the answers of one variant took, over the last minute."""
+
+    count: int
+    p50_s: float
+    p99_s: float
+
+
+@dataclass(frozen=True)
+class Activity:
+    """The load of one replica of an endpoint's front. Times are epoch seconds.
+
+    `last_request_at` is when a request last came or ended, or else when the replica started.
+    """
+
+    endpoint_name: str
+    replica_id: str
+    time: float
+    pending_count: int
+    last_request_at: float
+    latencies: Mapping[str, Latency] = field(default_factory=dict)
+    """By variant; those that did not answer lately are not among them."""
 
 
 class ReportRefused(Exception):
@@ -59,6 +89,15 @@ class JobReporter(Protocol):
 
     def report(self, report: JobReport) -> None:
         """Record one step. Raises ReportRefused where the attempt is no longer the job's."""
+
+    def begin_start(self, job_name: str, attempt: int, message: str) -> int:
+        """Begin the next start of an attempt's instances, and fence the one before; returns its number, from 1.
+
+        `message` says for people why there is another. Raises ReportRefused where the attempt is no longer the job's.
+        """
+
+    def note(self, job_name: str, attempt: int, kind: str, message: str) -> None:
+        """Record an event of the job that is no step of it, such as trouble with a checkpoint. `kind` is CamelCase."""
 
     def metrics(self, job_name: str, attempt: int, metrics: Sequence[Metric]) -> None:
         """Record numbers read from the log."""
@@ -76,5 +115,16 @@ class EndpointReporter(Protocol):
     def event(self, endpoint_name: str, generation: int, message: str, *, failed: bool) -> None:
         """Tell what a replica went through; `failed` marks a scoring container that did not start or died."""
 
+    def activity(self, activity: Activity) -> None:
+        """Tell of a replica's load."""
+
     def log(self, group: str, stream: str, lines: Sequence[LogLine]) -> None:
         """Append lines to a log stream."""
+
+
+def shorten(reason: str) -> str:
+    """Cut a reason to SageMaker's limit, keeping its beginning and its end: both say what happened."""
+    if len(reason) <= FAILURE_REASON_CHARS:
+        return reason
+    head, tail = FAILURE_REASON_CHARS // 3, FAILURE_REASON_CHARS - FAILURE_REASON_CHARS // 3 - 5
+    return f"{reason[:head]} ... {reason[-tail:]}"

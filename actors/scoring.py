@@ -24,6 +24,8 @@ from raymaker.actors.storage import ObjectStore
 logger = logging.getLogger(__name__)
 
 MODEL_PATH = "/opt/ml/model"
+MODELS_PATH = "/opt/ml/models"
+"""Where a multi-model container finds its models."""
 PORT = 8080
 PING_TIMEOUT_S = 2.0
 STOP_GRACE_S = 30.0
@@ -37,8 +39,13 @@ OnLog = Callable[[Sequence[LogLine]], None]
 
 
 def fetch_model(store: ObjectStore, spec: ScoringSpec, folder: Path) -> None:
-    """Unpack the model to `folder`. Nothing to do where it lies in the image. Raises StorageError, ArchiveError."""
-    if spec.model_uri is not None:
+    """Unpack the model to `folder`. Nothing to do where it lies in the image. Raises StorageError, ArchiveError.
+
+    Of many models none is fetched before it is asked for.
+    """
+    if spec.multi_model:
+        folder.mkdir(parents=True, exist_ok=True)
+    elif spec.model_uri is not None:
         unpack(store, spec.model_uri, folder)
 
 
@@ -138,7 +145,10 @@ class ScoringContainer:
         environment = dict(spec.environment)
         if port != PORT:
             environment["SAGEMAKER_BIND_TO_PORT"] = str(port)
-        mounts = (Mount(str(self._folder), MODEL_PATH, read_only=True),) if spec.model_uri is not None else ()
+        if spec.multi_model:
+            environment["SAGEMAKER_MULTI_MODEL"] = "true"
+        target = MODELS_PATH if spec.multi_model else MODEL_PATH
+        mounts = (Mount(str(self._folder), target, read_only=True),) if spec.model_uri is not None else ()
         return ContainerSpec(
             name=self._name,
             command=("serve",),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from raymaker.actors.runtime.base import home_tag
 from raymaker.actors.storage import StoreConfig
 
 
@@ -24,7 +24,7 @@ class Site:
     """The surroundings of one machine.
 
     `home` is the same path on every machine. `container_s3_url` is told to containers where an object-store endpoint is
-    configured. `stop_grace_s` lies between SIGTERM and SIGKILL.
+    configured. `stop_grace_s` lies between SIGTERM and SIGKILL. `exchange_arena_bytes` None: the exchange decides.
     """
 
     home: Path
@@ -34,16 +34,25 @@ class Site:
     registry_insecure: tuple[str, ...] = ()
     stop_grace_s: float = 120.0
     reap_after_s: float = 20.0
+    exchange_timeout_s: float = 300.0
+    exchange_arena_bytes: int | None = None
+    host_network: bool = False
+    """Whether containers may share their machine's network where that is the only way to those on other machines."""
 
     @property
     def tag(self) -> str:
         """A few characters that tell this platform's containers from those of another home on the same engine."""
-        return hashlib.sha256(str(self.home).encode()).hexdigest()[:6]
+        return home_tag(self.home)
 
     @property
     def jobs(self) -> Path:
         """Where training attempts have their folders: `<jobs>/<job>/<attempt>`."""
         return self.home / "jobs"
+
+    @property
+    def transforms(self) -> Path:
+        """Where machines of transform jobs have their folders: `<transforms>/<job>/<attempt>-<machine>`."""
+        return self.home / "transforms"
 
     @property
     def sources(self) -> Path:

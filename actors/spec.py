@@ -20,6 +20,17 @@ class Network(enum.Enum):
     """The machine reaches the container, the container reaches nothing outside (scoring containers)."""
     OPEN = "open"
     """An ordinary bridge with a way out, where the request allows it."""
+    HOST = "host"
+    """The machine's own: the only way to reach containers of other machines, where the platform's settings allow it."""
+
+
+class Placement(enum.Enum):
+    """Where a job's instances go."""
+
+    PACK = "Pack"
+    """As few nodes as hold them."""
+    SPREAD = "Spread"
+    """As many nodes as there are."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,10 @@ class Resources:
     cpus: float = 1.0
     memory_bytes: int = 0
     gpus: float = 0.0
+
+    def share(self, count: int) -> Resources:
+        """What one of `count` containers gets that share this evenly."""
+        return Resources(self.cpus / count, self.memory_bytes // count, self.gpus / count)
 
 
 @dataclass(frozen=True)
@@ -69,6 +84,48 @@ class ContainerSpec:
     network: Network = Network.NONE
     shm_bytes: int = 64 * 1024 * 1024
     hostname: str | None = None
+    group: str | None = None
+    """Containers of one group on this machine share a network, where `network` is OPEN, and find each other's
+    hostnames in it. None: the container has no such neighbours."""
+    peers: tuple[str, ...] = ()
+    """The hostnames of all containers of the group on this machine, its own included, by rank."""
+    hosts: Mapping[str, str] = field(default_factory=dict)
+    """Names of hosts that are not on this machine, each with its address. Known where `network` is OPEN."""
+    gpu_ids: tuple[str, ...] = ()
+    """The devices that it gets, as CUDA_VISIBLE_DEVICES names them. Empty: as many as `resources` say, of those that
+    were set aside for this process."""
+    read_only_root: bool = False
+    """Whether it can write only to its mounts, to shared memory and to /tmp."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one machine stands in its job. Ranks count through the machines: machine 0 holds the first ones."""
+
+    machine_index: int = 0
+    machine_count: int = 1
+    containers_per_machine: int = 1
+
+    @property
+    def world_size(self) -> int:
+        """How many containers the job has."""
+        return self.machine_count * self.containers_per_machine
+
+    @property
+    def ranks(self) -> range:
+        """The ranks of this machine's containers."""
+        first = self.machine_index * self.containers_per_machine
+        return range(first, first + self.containers_per_machine)
+
+    @property
+    def hosts(self) -> list[str]:
+        """The names of all the job's containers, by rank."""
+        return [host_name(rank) for rank in range(self.world_size)]
+
+
+def host_name(rank: int) -> str:
+    """Name a container of a job as SageMaker names hosts: `algo-1` has rank 0."""
+    return f"algo-{rank + 1}"
 
 
 @dataclass(frozen=True)
@@ -95,6 +152,8 @@ class ChannelSpec:
     compression: str = "None"
     record_wrapper: str = "None"
     input_mode: str = "File"
+    shard_by: str = "Object"
+    """With ShardedByS3Key: whole objects, or `Record` where two containers may share one file."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +166,11 @@ class MetricDefinition:
 
 @dataclass(frozen=True)
 class TrainingSpec:
-    """One attempt at one training job, complete: a supervisor needs nothing else to run it, or to take it up again."""
+    """One attempt at one training job, complete: a supervisor needs nothing else to run it, or to take it up again.
+
+    With `min_instance_count` the job is elastic: it runs on that many to `instance_count` instances. `start` counts how
+    often the instances of one attempt were started together; 0 where there is only one, which starts once.
+    """
 
     job_name: str
     job_arn: str
@@ -128,6 +191,24 @@ class TrainingSpec:
     max_runtime_s: int = 86_400
     network: Network = Network.NONE
     metric_definitions: tuple[MetricDefinition, ...] = ()
+    instance_count: int = 1
+    min_instance_count: int | None = None
+    containers_per_instance: int = 1
+    placement: Placement = Placement.PACK
+    max_failures: int = 2
+    retries_errors: bool = False
+    """Whether the user's own errors are tried again too (the request has a RetryStrategy)."""
+    start: int = 0
+
+    @property
+    def container_resources(self) -> Resources:
+        """What one container gets: an equal share of its instance."""
+        return self.instance_type.resources.share(self.containers_per_instance)
+
+    @property
+    def label(self) -> str:
+        """The attempt, and which start of it where there are several: `2`, `2-1`."""
+        return f"{self.attempt}-{self.start}" if self.start else str(self.attempt)
 
 
 @dataclass(frozen=True)
@@ -145,3 +226,7 @@ class ScoringSpec:
     invocation_timeout_s: float = 60.0
     max_body_bytes: int = 6 * 1024 * 1024
     network: Network = Network.INTERNAL
+    multi_model: bool = False
+    """Whether `model_uri` is a prefix of many models, which are fetched when they are asked for."""
+    keeps_models: bool = True
+    """Whether a multi-model container keeps a model that nobody asks for at this moment."""

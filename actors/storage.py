@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -94,7 +95,7 @@ class ObjectStore:
         return size
 
     def open_read(self, uri: str) -> io.BufferedReader:
-        """Open an object as a stream that goes on where it was when a transfer is cut."""
+        """Open an object as a stream that can seek, and goes on where it was when a transfer is cut."""
         return io.BufferedReader(_ResumingReader(self, uri), CHUNK_BYTES)
 
     def read_bytes(self, uri: str, limit_bytes: int) -> bytes:
@@ -116,10 +117,39 @@ class ObjectStore:
         except OSError as error:
             raise explain(error, f"download {uri} to", str(path)) from error
 
-    def upload(self, path: Path, uri: str) -> None:
-        """Copy a file to `uri`, whole or not at all: a reader sees the object that was there, or all of the new one."""
+    def upload(self, path: Path, uri: str, before: Callable[[], None] = lambda: None) -> None:
+        """Copy a file to `uri`, whole or not at all: a reader sees the object that was there, or all of the new one.
+
+        `before` is called ahead of each try, and may raise where the object must not be written any more.
+        """
         files, target = self._locate(uri)
-        self._patiently("write", uri, lambda: files.put(path, target))
+
+        def put() -> None:
+            before()
+            files.put(path, target)
+
+        self._patiently("write", uri, put)
+
+    def write_bytes(self, uri: str, content: bytes, before: Callable[[], None] = lambda: None) -> None:
+        """Write a small object, as `upload` does."""
+        try:
+            with tempfile.NamedTemporaryFile(prefix="raymaker-") as source:
+                source.write(content)
+                source.flush()
+                self.upload(Path(source.name), uri, before)
+        except OSError as error:
+            raise explain(error, "write", uri) from error
+
+    def copy(self, source_uri: str, target_uri: str, before: Callable[[], None] = lambda: None) -> None:
+        """Copy an object to another place of the same store, whole or not at all, without fetching it."""
+        files, source = self._locate(source_uri)
+        _, target = self._locate(target_uri)
+
+        def copy() -> None:
+            before()
+            files.copy(source, target)
+
+        self._patiently(f"copy {source_uri} to", target_uri, copy)
 
     def delete_prefix(self, uri: str) -> None:
         """Remove the object or folder at `uri`; nothing there is no error."""
@@ -208,9 +238,21 @@ class _ResumingReader(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        if self._source is not None:
+            self._source.seek(self._position)
+        return self._position
+
     def readinto(self, buffer: WriteableBuffer) -> int:
         view = memoryview(buffer)
-        wanted = min(len(view), self._size - self._position)
+        wanted = max(0, min(len(view), self._size - self._position))
         data = self._patiently(lambda: self._read(wanted)) if wanted else b""
         if len(data) < wanted:
             raise StorageError(f"{self._uri} grew shorter while it was read: is something else writing to it?")

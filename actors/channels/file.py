@@ -1,27 +1,36 @@
-"""File mode: every object of a channel copied into a folder before training starts.
+"""File mode: a channel's objects, or one container's share of them, copied into a folder before training starts.
 
-The container gets copies, so that it can never change the source. Other modes and sharding are not here.
+The container gets copies, so that it can never change the source. Who gets what is in `sharding.py`, how one object is
+shared out by record in `records.py`. Other modes are not here.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
 import shutil
 import threading
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from raymaker.actors.backends import whole_file
+from raymaker.actors.channels.records import copy_records, open_gunzipped, open_records
+from raymaker.actors.channels.sharding import Shard, deal_objects, divide_records
 from raymaker.actors.errors import ArchiveError, ObjectNotFound, StorageError, UnsupportedError
 from raymaker.actors.extraction import safe_path
 from raymaker.actors.spec import ChannelSpec
 from raymaker.actors.storage import ObjectInfo, ObjectStore, child_uri
 from raymaker.actors.store_errors import explain
 
+T = TypeVar("T")
+Work = list[tuple[ObjectInfo, Path]]
+"""Objects, each with the file that it becomes."""
+
 DOWNLOAD_THREADS = 8
+RECORD_THREADS = 4
+"""Fewer, since each holds a block of records or a row group in memory."""
 MANIFEST_LIMIT_BYTES = 64 * 1024 * 1024
 MIB = 1024 * 1024
 
@@ -31,8 +40,9 @@ SUPPORTED = {
     "S3DataDistributionType": ("distribution", ("FullyReplicated", "ShardedByS3Key")),
     "CompressionType": ("compression", ("None", "Gzip")),
     "RecordWrapperType": ("record_wrapper", ("None",)),
+    "ShardBy": ("shard_by", ("Object", "Record")),
 }
-"""What a channel may ask for, by the request's field. On a single machine both distributions mean all objects."""
+"""What a channel may ask for, by the request's field."""
 
 
 def fetch_channel(
@@ -40,23 +50,31 @@ def fetch_channel(
     channel: ChannelSpec,
     folder: Path,
     on_progress: Callable[[int, int], None] | None = None,
+    *,
+    shard_index: int = 0,
+    shard_count: int = 1,
 ) -> None:
     """Copy a channel's objects to `folder`; `on_progress` hears the bytes that have come and those in all.
 
-    With Gzip compression objects are unpacked, and lose their `.gz`. Raises UnsupportedError, ObjectNotFound where
-    there is nothing, StorageError; each names the channel.
+    Of a channel that is ShardedByS3Key, only the share of container `shard_index` (from 0) of `shard_count` comes. With
+    Gzip compression objects are unpacked, and lose their `.gz`. Raises UnsupportedError, also where there is less to
+    share than containers; ObjectNotFound where there is nothing; StorageError. Each names the channel.
     """
     check_channel(channel)
     try:
-        objects = _objects(store, channel)
+        objects = find_objects(store, channel)
         targets = _targets(channel, objects)
         folder.mkdir(parents=True, exist_ok=True)
-        _fetch_all(
-            store,
-            [(item, folder / target) for item, target in zip(objects, targets, strict=True)],
-            channel,
-            on_progress,
-        )
+        work = [(item, folder / target) for item, target in zip(objects, targets, strict=True)]
+        shard = Shard(shard_index, shard_count)
+        if channel.distribution == "FullyReplicated" or shard_count == 1:
+            _fetch_all(store, work, channel, on_progress)
+        elif channel.shard_by == "Object":
+            _fetch_all(store, _share(work, channel, shard), channel, on_progress)
+        else:
+            _fetch_records(store, work, channel, shard, on_progress)
+    except UnsupportedError as error:
+        raise UnsupportedError(f"channel {channel.name}: {error}") from error
     except ObjectNotFound as error:
         raise ObjectNotFound(f"channel {channel.name}: {error}") from error
     except (StorageError, ArchiveError) as error:
@@ -73,6 +91,15 @@ def check_channel(channel: ChannelSpec) -> None:
             raise UnsupportedError(
                 f"channel {channel.name}: {field} {value} is not supported; use {' or '.join(known)}"
             )
+
+
+def find_objects(store: ObjectStore, channel: ChannelSpec) -> list[ObjectInfo]:
+    """Find the objects below a channel's prefix, or those that its manifest names. Raises StorageError."""
+    if channel.data_type == "S3Prefix":
+        return store.list_objects(channel.uri)
+    prefix, names = parse_manifest(store.read_bytes(channel.uri, MANIFEST_LIMIT_BYTES), channel.uri)
+    with ThreadPoolExecutor(DOWNLOAD_THREADS) as threads:
+        return list(threads.map(lambda name: _named_object(store, prefix, name), names))
 
 
 def parse_manifest(content: bytes, uri: str) -> tuple[str, list[str]]:
@@ -92,14 +119,6 @@ def parse_manifest(content: bytes, uri: str) -> tuple[str, list[str]]:
     return prefix, names
 
 
-def _objects(store: ObjectStore, channel: ChannelSpec) -> list[ObjectInfo]:
-    if channel.data_type == "S3Prefix":
-        return store.list_objects(channel.uri)
-    prefix, names = parse_manifest(store.read_bytes(channel.uri, MANIFEST_LIMIT_BYTES), channel.uri)
-    with ThreadPoolExecutor(DOWNLOAD_THREADS) as threads:
-        return list(threads.map(lambda name: _named_object(store, prefix, name), names))
-
-
 def _named_object(store: ObjectStore, prefix: str, name: str) -> ObjectInfo:
     uri = child_uri(prefix, name) if prefix.endswith("/") else prefix + name
     return ObjectInfo(uri, name, store.size(uri))
@@ -117,20 +136,29 @@ def _targets(channel: ChannelSpec, objects: list[ObjectInfo]) -> list[Path]:
     return list(taken)
 
 
+def _share(work: Work, channel: ChannelSpec, shard: Shard) -> Work:
+    """Pick the objects that one container gets."""
+    if len(work) < shard.count:
+        raise UnsupportedError(
+            f"{shard.count} containers are more than there are objects at {channel.uri} ({len(work)}), and "
+            "ShardedByS3Key gives each container whole ones: use no more containers than that (InstanceCount times "
+            "ContainersPerInstance), or ShardBy Record, with which containers share an object"
+        )
+    sizes = {item.relative_name: item.size_bytes for item, _ in work}
+    mine = set(deal_objects(sizes, shard.count)[shard.index])
+    return [(item, target) for item, target in work if item.relative_name in mine]
+
+
 def _fetch_all(
     store: ObjectStore,
-    work: list[tuple[ObjectInfo, Path]],
+    work: Work,
     channel: ChannelSpec,
     on_progress: Callable[[int, int], None] | None,
 ) -> None:
     progress = _Progress(sum(item.size_bytes for item, _ in work), on_progress)
     fetch = _fetch_gunzipped if channel.compression == "Gzip" else _fetch_one
-    threads = ThreadPoolExecutor(DOWNLOAD_THREADS, thread_name_prefix=f"channel-{channel.name}")
-    try:
-        for done in [threads.submit(fetch, store, item, target, progress) for item, target in work]:
-            done.result()
-    finally:
-        threads.shutdown(cancel_futures=True)
+    tasks = (partial(fetch, store, item, target, progress) for item, target in work)
+    _run_all(tasks, DOWNLOAD_THREADS, channel)
 
 
 def _fetch_one(store: ObjectStore, item: ObjectInfo, target: Path, progress: _Progress) -> None:
@@ -138,12 +166,48 @@ def _fetch_one(store: ObjectStore, item: ObjectInfo, target: Path, progress: _Pr
 
 
 def _fetch_gunzipped(store: ObjectStore, item: ObjectInfo, target: Path, progress: _Progress) -> None:
-    try:
-        with store.open_read(item.uri) as packed, gzip.GzipFile(fileobj=packed) as source, whole_file(target) as copy:
-            shutil.copyfileobj(source, copy, MIB)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise StorageError(f"{item.uri} is no gzip file ({error}): compress it, or use CompressionType None") from error
+    with open_gunzipped(store, item.uri) as source, whole_file(target) as copy:
+        shutil.copyfileobj(source, copy, MIB)
     progress.add(item.size_bytes)
+
+
+def _fetch_records(
+    store: ObjectStore,
+    work: Work,
+    channel: ChannelSpec,
+    shard: Shard,
+    on_progress: Callable[[int, int], None] | None,
+) -> None:
+    """Write the records of every object that one container gets; an object of which it gets none leaves no file."""
+    work = [(item, target) for item, target in work if item.size_bytes]  # such as the _SUCCESS that Spark leaves
+    files = [open_records(store, item, channel) for item, _ in work]
+    progress = _Progress(sum(item.size_bytes for item, _ in work), on_progress)
+    parts = [progress.of(item.size_bytes) for item, _ in work]
+    counting = (partial(file.count, part.add) for file, part in zip(files, parts, strict=True))
+    counts = _run_all(counting, RECORD_THREADS, channel)
+    if sum(counts) < shard.count:
+        raise UnsupportedError(
+            f"{shard.count} containers are more than there are records at {channel.uri} ({sum(counts)}): use no more "
+            "containers than that (InstanceCount times ContainersPerInstance), or FullyReplicated, which gives each of "
+            "them all records"
+        )
+
+    def copy(index: int, wanted: range) -> None:
+        if wanted:
+            copy_records(files[index], wanted, work[index][1])
+        parts[index].finish()
+
+    shares = divide_records(counts, shard.count)[shard.index]
+    _run_all((partial(copy, index, wanted) for index, wanted in enumerate(shares)), RECORD_THREADS, channel)
+
+
+def _run_all(tasks: Iterable[Callable[[], T]], thread_count: int, channel: ChannelSpec) -> list[T]:
+    """Do everything in threads, and nothing more after the first that fails."""
+    threads = ThreadPoolExecutor(thread_count, thread_name_prefix=f"channel-{channel.name}")
+    try:
+        return [done.result() for done in [threads.submit(task) for task in tasks]]
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
 class _Progress:
@@ -160,3 +224,23 @@ class _Progress:
         with self._lock:
             self._done_bytes += count
             self._listener(self._done_bytes, self._total_bytes)
+
+    def of(self, size_bytes: int) -> _PartProgress:
+        """Part of it: one object, of which some bytes may be read twice or never."""
+        return _PartProgress(self, size_bytes)
+
+
+class _PartProgress:
+    """Bytes of one object, counted up to its size."""
+
+    def __init__(self, whole: _Progress, size_bytes: int) -> None:
+        self._whole = whole
+        self._left_bytes = size_bytes
+
+    def add(self, count: int) -> None:
+        count = min(count, self._left_bytes)
+        self._left_bytes -= count
+        self._whole.add(count)
+
+    def finish(self) -> None:
+        self.add(self._left_bytes)

@@ -7,9 +7,11 @@ Handles are frozen and serialisable, and enough to re-attach after a restart. Ev
 from __future__ import annotations
 
 import enum
+import hashlib
 import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from raymaker.actors.spec import ContainerSpec
@@ -20,6 +22,8 @@ LABEL_OWNER = "raymaker.owner"
 """The lease (see `lease.py`) whose holder owns the container."""
 LABEL_HOME = "raymaker.home"
 """The platform's home folder, so that two platforms on one engine never touch each other's containers."""
+LABEL_GROUP = "raymaker.group"
+"""The group of a container that has neighbours, and of their network."""
 
 SIGNAL_BASE = 128
 HINTS = {
@@ -31,6 +35,11 @@ HINTS = {
     139: "a crash in native code",
 }
 """What an exit code most often means, for people who should not have to look it up."""
+
+
+def home_tag(home: Path) -> str:
+    """A few characters that tell what belongs to this home from what belongs to another on the same machine."""
+    return hashlib.sha256(str(home).encode()).hexdigest()[:6]
 
 
 class Phase(enum.Enum):
@@ -145,3 +154,15 @@ class ContainerRuntime(Protocol):
 
     def owned(self, labels: Mapping[str, str]) -> list[tuple[ContainerHandle, Mapping[str, str]]]:
         """List containers, running or not, that carry all of `labels`, each with its labels (for the reaper)."""
+
+
+class Leftovers(Protocol):
+    """What owners may leave behind besides containers, of one kind, as the reaper finds and removes it."""
+
+    name: str
+
+    def owned(self, labels: Mapping[str, str]) -> list[tuple[ContainerHandle, Mapping[str, str]]]:
+        """List what carries all of `labels` and is in no container's use, each with its labels."""
+
+    def remove(self, handle: ContainerHandle) -> None:
+        """Remove it. That it is gone is no error."""

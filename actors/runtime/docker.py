@@ -18,26 +18,37 @@ import requests
 from docker.errors import APIError, NotFound
 
 from raymaker.actors.errors import ContainerMissing, EngineAway, StartError, UnsupportedError
-from raymaker.actors.runtime.base import ContainerHandle, ContainerState, ExitStatus, LogLine, Phase
+from raymaker.actors.runtime.base import (
+    LABEL_GROUP,
+    LABEL_HOME,
+    ContainerHandle,
+    ContainerState,
+    ExitStatus,
+    LogLine,
+    Phase,
+)
 from raymaker.actors.runtime.docker_engine import (
     GOING_S,
     RETRY_S,
     ends_within,
     engine,
     find,
-    network_id,
     read_log,
     remove,
     unless,
 )
 from raymaker.actors.runtime.docker_log import NS_PER_S, parse_time_ns
+from raymaker.actors.runtime.docker_networks import joining, network_of, remove_unused
 from raymaker.actors.runtime.docker_options import (
     container_config,
     exec_error,
     exec_failure,
+    group_label,
     host_config,
     start_error,
 )
+from raymaker.actors.runtime.hosts import names_beside_bridge
+from raymaker.actors.runtime.mount_points import make_mount_points
 from raymaker.actors.runtime.termination import request_end
 from raymaker.actors.spec import ContainerSpec
 
@@ -124,7 +135,7 @@ class DockerRuntime:
 
     def remove(self, handle: ContainerHandle) -> None:
         """Kill it if it runs, and leave nothing behind."""
-        self._patiently(lambda api: remove(api, handle.id))
+        self._patiently(lambda api: _remove(api, handle.id))
         self._interrupted.discard(handle.id)
 
     def logs(self, handle: ContainerHandle, since_ns: int = 0, *, follow: bool = False) -> Iterator[LogLine]:
@@ -162,7 +173,7 @@ class DockerRuntime:
                 raise StartError(f"container {spec.name} could not be made: an old one of that name does not go away")
             time.sleep(RETRY_S)
         if container["State"]["Status"] == "created":
-            _run(api, spec, container["Id"])
+            _run(api, spec, container["Id"], self._home)
         return ContainerHandle(self.name, spec.name, container["Id"])
 
     def _create(self, api: docker.APIClient, spec: ContainerSpec) -> dict[str, Any] | None:
@@ -170,12 +181,20 @@ class DockerRuntime:
         if self._cpu_count is None:
             self._cpu_count = int(api.info()["NCPU"])
         try:
-            host = api.create_host_config(**host_config(spec, network_id(api, spec.network), self._cpu_count))
-            made = api.create_container(host_config=host, **container_config(spec, self._home))
+            network = network_of(api, spec, self._home)
+            make_mount_points(spec.mounts)
+            host = api.create_host_config(**host_config(spec, network, names_beside_bridge(spec), self._cpu_count))
+            made = api.create_container(
+                host_config=host,
+                networking_config=joining(api, spec, network),
+                **container_config(spec, self._home),
+            )
             return find(api, made["Id"])
         except APIError as error:
             if error.status_code == requests.codes.conflict:
                 return None
+            if spec.group is not None:
+                remove_unused(api, str(self._home), spec.group)
             raise start_error(spec, str(error.explanation)) from error
 
     def _inspect(self, api: docker.APIClient, handle: ContainerHandle) -> ContainerState:
@@ -234,19 +253,42 @@ class DockerRuntime:
             yield api
 
 
-def _run(api: docker.APIClient, spec: ContainerSpec, container_id: str) -> None:
+def _run(api: docker.APIClient, spec: ContainerSpec, container_id: str, home: Path) -> None:
     """Start a container and see its program run; where that fails nothing of it is left. Raises StartError."""
     try:
-        api.start(container_id)
+        _start_in_network(api, spec, container_id, home)
         _see_program_run(api, spec, container_id)
     except NotFound as error:
         raise StartError(f"container {spec.name} was removed while it started") from error
     except APIError as error:
-        remove(api, container_id)
+        _remove(api, container_id)
         raise start_error(spec, str(error.explanation)) from error
     except StartError:
-        remove(api, container_id)
+        _remove(api, container_id)
         raise
+
+
+def _start_in_network(api: docker.APIClient, spec: ContainerSpec, container_id: str, home: Path) -> None:
+    """Start it. Where its group's network went meanwhile, with the last container that ran in it, it is made anew."""
+    deadline = time.monotonic() + GOING_S
+    while True:
+        try:
+            api.start(container_id)
+            return
+        except NotFound as error:
+            is_networks = group_label(spec) and str(error.explanation).startswith("network ")
+            if not is_networks or time.monotonic() >= deadline:
+                raise
+        network_of(api, spec, home)
+
+
+def _remove(api: docker.APIClient, container_id: str) -> None:
+    """Remove a container, and its group's network with the last that is in it."""
+    container = find(api, container_id)
+    remove(api, container_id)
+    labels = (container or {"Config": {}})["Config"].get("Labels") or {}
+    if LABEL_GROUP in labels:
+        remove_unused(api, labels[LABEL_HOME], labels[LABEL_GROUP])
 
 
 def _see_program_run(api: docker.APIClient, spec: ContainerSpec, container_id: str) -> None:

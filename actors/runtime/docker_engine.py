@@ -17,10 +17,9 @@ import urllib3.exceptions
 from docker.errors import APIError, DockerException, NotFound
 from docker.utils import kwargs_from_env
 
-from raymaker.actors.errors import EngineAway, StartError
+from raymaker.actors.errors import EngineAway
 from raymaker.actors.runtime.base import LogLine
 from raymaker.actors.runtime.docker_log import NS_PER_S, parse_log
-from raymaker.actors.spec import Network
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 GOING_S = 30.0
@@ -28,9 +27,6 @@ GOING_S = 30.0
 RETRY_S = 0.25
 LOST = (requests.exceptions.ConnectionError, requests.exceptions.Timeout, requests.exceptions.ChunkedEncodingError)
 """What a call ends with when the engine goes away meanwhile."""
-BRIDGE_NAME, BRIDGE_ICC = "com.docker.network.bridge.name", "com.docker.network.bridge.enable_icc"
-MAX_INTERFACE_NAME = 15
-NETWORK_NAMES = {Network.INTERNAL: "raymaker-internal", Network.OPEN: "raymaker-open"}
 
 
 @contextlib.contextmanager
@@ -109,27 +105,6 @@ def remove(api: docker.APIClient, container_id: str) -> None:
         time.sleep(RETRY_S)
 
 
-def network_id(api: docker.APIClient, network: Network) -> str:
-    """Return the network's id in the engine, made where it is missing. Raises StartError where it is not as it must be.
-
-    Names of networks need not be unique, those of bridges must: of several made at once only one comes to be.
-    """
-    if network is Network.NONE:
-        return "none"
-    name, is_internal = NETWORK_NAMES[network], network is Network.INTERNAL
-    if (found := _network(api, name)) is None:
-        options = {BRIDGE_NAME: name[:MAX_INTERFACE_NAME], BRIDGE_ICC: "false" if is_internal else "true"}
-        try:
-            api.create_network(name, driver="bridge", internal=is_internal, check_duplicate=True, options=options)
-        except APIError as error:
-            if _network(api, name) is None:
-                raise StartError(f"network {name} could not be made: {error.explanation}") from error
-        found = _network(api, name)
-    if found is None or found["Internal"] is not is_internal:
-        raise StartError(f"network {name} is not as raymaker makes it: remove it (docker network rm {name})")
-    return str(found["Id"])
-
-
 @contextlib.contextmanager
 def unless(*status_codes: int) -> Iterator[None]:
     """Pass over these answers of the engine."""
@@ -153,11 +128,6 @@ def _exists(api: docker.APIClient, container_id: str) -> bool:
     except NotFound:
         return False
     return True
-
-
-def _network(api: docker.APIClient, name: str) -> dict[str, Any] | None:
-    found = [item for item in api.networks(names=[name]) if item["Name"] == name]
-    return found[0] if found else None
 
 
 def _away(error: Exception) -> EngineAway:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from docker.types import DeviceRequest, LogConfig, Mount
 
 from raymaker.actors.errors import ImageError, StartError
-from raymaker.actors.runtime.base import LABEL_HOME
-from raymaker.actors.spec import ContainerSpec, Resources
+from raymaker.actors.runtime.base import LABEL_GROUP, LABEL_HOME
+from raymaker.actors.runtime.mount_points import in_order
+from raymaker.actors.spec import ContainerSpec, Network
 
 CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETPCAP", "SETUID"]
 """What ordinary images need to set up files and to drop to another user; everything else is taken away."""
@@ -22,14 +24,20 @@ EXEC_FAILURE = re.compile(
     r"\[FATAL tini \(\d+\)\] exec (.*) failed: (.*)|.*\(catatonit:\d+\): failed to exec pid1: (.*)"
 )
 """How the engine's init (Docker's, Podman's) says that it could not run the program."""
+TMP = {"/tmp": "rw,exec,nosuid,nodev,mode=1777"}  # noqa: S108 - the place that programs expect to be writable
+"""What a container with a read-only root gets to write to; numeric libraries compile and load code there."""
 
 
-def host_config(spec: ContainerSpec, network: str, cpu_count: int) -> dict[str, Any]:
-    """Arguments for docker's `create_host_config`. The engine refuses more CPUs than it has, so none are then asked."""
+def host_config(spec: ContainerSpec, network: str, hosts: Mapping[str, str], cpu_count: int) -> dict[str, Any]:
+    """Arguments for docker's `create_host_config`; `hosts` are names that the engine does not make known by itself.
+
+    The engine refuses more CPUs than it has, so none are then asked for.
+    """
     limits = spec.resources
     config: dict[str, Any] = {
-        "mounts": [Mount(m.target, m.source, type="bind", read_only=m.read_only) for m in spec.mounts],
+        "mounts": [Mount(m.target, m.source, type="bind", read_only=m.read_only) for m in in_order(spec.mounts)],
         "network_mode": network,
+        "extra_hosts": dict(hosts),
         "init": True,
         "cap_drop": ["ALL"],
         "cap_add": CAPABILITIES,
@@ -42,8 +50,12 @@ def host_config(spec: ContainerSpec, network: str, cpu_count: int) -> dict[str, 
         config["nano_cpus"] = max(int(limits.cpus * 1e9), 10_000_000)
     if limits.memory_bytes:
         config |= {"mem_limit": limits.memory_bytes, "memswap_limit": limits.memory_bytes}
-    if limits.gpus:
-        config["device_requests"] = [_gpus(limits)]
+    if limits.gpus or spec.gpu_ids:
+        config["device_requests"] = [_gpus(spec)]
+    if spec.read_only_root:
+        mounted = {mount.target for mount in spec.mounts}
+        tmpfs = {place: options for place, options in TMP.items() if place not in mounted}
+        config |= {"read_only": True, "tmpfs": tmpfs}
     return config
 
 
@@ -54,7 +66,7 @@ def container_config(spec: ContainerSpec, home: Path) -> dict[str, Any]:
         "name": spec.name,
         "command": list(spec.command),
         "environment": dict(spec.environment),
-        "labels": {**spec.labels, LABEL_HOME: str(home)},
+        "labels": {**spec.labels, **group_label(spec), LABEL_HOME: str(home)},
         "healthcheck": {"test": ["NONE"]},
     }
     if spec.entrypoint is not None:
@@ -62,6 +74,11 @@ def container_config(spec: ContainerSpec, home: Path) -> dict[str, Any]:
     if spec.hostname is not None:
         config["hostname"] = spec.hostname
     return config
+
+
+def group_label(spec: ContainerSpec) -> dict[str, str]:
+    """Name the group that shares a network, where the container has one."""
+    return {LABEL_GROUP: spec.group} if spec.group is not None and spec.network is Network.OPEN else {}
 
 
 def start_error(spec: ContainerSpec, explanation: str) -> StartError:
@@ -108,9 +125,9 @@ def exec_failure(log_line: str) -> str | None:
     return f"{match[1]}: {match[2]}" if match[1] else match[3]
 
 
-def _gpus(limits: Resources) -> DeviceRequest:
-    """Ask for the GPUs that were set aside for this process (Ray says which), else for any."""
+def _gpus(spec: ContainerSpec) -> DeviceRequest:
+    """Ask for the container's own GPUs, else for those set aside for this process (Ray says which), else for any."""
     assigned = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    if assigned:
-        return DeviceRequest(device_ids=assigned.split(","), capabilities=[["gpu"]])
-    return DeviceRequest(count=math.ceil(limits.gpus), capabilities=[["gpu"]])
+    if devices := spec.gpu_ids or tuple(assigned.split(",") if assigned else ()):
+        return DeviceRequest(device_ids=list(devices), capabilities=[["gpu"]])
+    return DeviceRequest(count=math.ceil(spec.resources.gpus), capabilities=[["gpu"]])

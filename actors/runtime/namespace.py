@@ -28,6 +28,10 @@ MNT_DETACH = 0x2
 KEPT_FLAGS = MS_NOSUID | MS_NODEV | MS_NOEXEC
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+SYS_MOUNT_SETATTR = 442  # on every machine; Linux 5.12
+MOUNT_ATTR_RDONLY, AT_FDCWD, AT_RECURSIVE = 0x1, -100, 0x8000
+STAYS_WRITABLE = {"/dev", "/proc"}  # what is in them decides for itself, as in engines
+TMP = "/tmp"  # noqa: S108 - the place that programs expect to be writable
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1
 CODE = "/opt/ml/code"
 
@@ -85,16 +89,21 @@ def enter(container: dict[str, Any]) -> None:
 def make_root(root: str, container: dict[str, Any]) -> None:
     """Make a root that looks like this machine's, with the container's mounts in it, and move there."""
     mounts = sorted((os.path.realpath(m["target"]), m["source"], m["read_only"]) for m in container["mounts"])
+    fixed = container["read_only_root"]
     mount("tmpfs", root, "tmpfs", data="mode=755")
     mount("none", root, flags=MS_UNBINDABLE)  # so that it is not found in itself
-    mirror("/", root, rebuilt([target for target, _, _ in mounts]))
+    mirror("/", root, rebuilt([target for target, _, _ in mounts]), fixed=fixed)
     mount("proc", f"{root}/proc", "proc", KEPT_FLAGS)
     shared_memory = f"{root}/dev/shm"  # noqa: S108 - the place, not a file in it
     if os.path.isdir(shared_memory):
         size = f"size={container['shm_bytes']},mode=1777"
         mount("tmpfs", shared_memory, "tmpfs", MS_NOSUID | MS_NODEV, size)
+    if fixed:
+        mount("tmpfs", root + TMP, "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")
     for target, source, read_only in mounts:
         show(source, root + target, read_only=read_only)
+    if fixed:
+        mount("none", root, flags=MS_BIND | MS_REMOUNT | MS_RDONLY)
     move_to(root)
 
 
@@ -112,20 +121,33 @@ def rebuilt(targets: list[str]) -> set[str]:
     return folders
 
 
-def mirror(old: str, new: str, folders: set[str]) -> None:
-    """Show all that is in `old` in `new`; the named folders become real ones, in which mount points can be made."""
+def mirror(old: str, new: str, folders: set[str], *, fixed: bool) -> None:
+    """Show all that is in `old` in `new`; the named folders become real ones, in which mount points can be made.
+
+    With `fixed` nothing of it can be written, and /tmp is left empty.
+    """
     for entry in os.scandir(old):
         target = os.path.join(new, entry.name)
         if entry.is_symlink():
             os.symlink(os.readlink(entry.path), target)
-        elif entry.path == "/proc":
+        elif entry.path == "/proc" or (fixed and entry.path == TMP):
             os.mkdir(target)
         elif entry.path in folders:
             os.mkdir(target)
-            mirror(entry.path, target, folders)
+            mirror(entry.path, target, folders, fixed=fixed)
             os.chmod(target, entry.stat().st_mode & 0o7777)
         else:
             show(entry.path, target)
+            if fixed and entry.path not in STAYS_WRITABLE:
+                fix(target)
+
+
+def fix(target: str) -> None:
+    """Make a mount and all that is mounted in it read-only."""
+    attributes = struct.pack("4Q", MOUNT_ATTR_RDONLY, 0, 0, 0)
+    arguments = (ctypes.c_int(AT_FDCWD), os.fsencode(target), ctypes.c_uint(AT_RECURSIVE), attributes)
+    result = libc.syscall(SYS_MOUNT_SETATTR, *arguments, ctypes.c_size_t(len(attributes)))
+    check(result, f"make {target} read-only")
 
 
 def show(source: str, target: str, *, read_only: bool = False) -> None:

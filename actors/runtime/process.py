@@ -30,14 +30,18 @@ from typing import Any, BinaryIO
 
 from raymaker.actors.errors import ContainerMissing, StartError, UnsupportedError
 from raymaker.actors.runtime.base import LABEL_HOME, ContainerHandle, ContainerState, ExitStatus, LogLine, Phase
+from raymaker.actors.runtime.hosts import hosts_file, names_on_machine
+from raymaker.actors.runtime.mount_points import in_order, make_mount_points
 from raymaker.actors.runtime.termination import request_end, started_ticks
-from raymaker.actors.spec import ContainerSpec, Mount
+from raymaker.actors.spec import ContainerSpec, Mount, Network
 
 logger = logging.getLogger(__name__)
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 SHIM = Path(__file__).with_name("shim.py")
 CODE = "/opt/ml/code"
+MACHINES_HOSTS = Path("/etc/hosts")
+LOCAL = "::1 localhost ip6-localhost ip6-loopback\n"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 FOLLOW_STEP_S = 0.1
 KILL_WAIT_S = 30.0
@@ -191,16 +195,19 @@ class ProcessRuntime:
         environment = {
             "HOME": str(home),
             "LANG": "C.UTF-8",
-            **({"CUDA_VISIBLE_DEVICES": os.environ["CUDA_VISIBLE_DEVICES"]} if spec.resources.gpus else {}),
+            **_visible_gpus(spec),
             **spec.environment,
             "PATH": f"{source / 'bin'}:{path}",
         }
+        mounts = in_order((*_own_mounts(folder, spec, source), *spec.mounts))
+        make_mount_points(mounts)
         return {
             "id": uuid.uuid4().hex,
             "labels": {**spec.labels, LABEL_HOME: str(self._home)},
             "argv": [*(spec.entrypoint or ()), *spec.command],
             "environment": environment,
-            "mounts": [asdict(mount) for mount in (*_own_mounts(folder, spec, source), *spec.mounts)],
+            "mounts": [asdict(mount) for mount in mounts],
+            "read_only_root": spec.read_only_root,
             "network": spec.network.value,
             "hostname": spec.hostname,
             "shm_bytes": spec.shm_bytes,
@@ -220,7 +227,7 @@ def _check(spec: ContainerSpec) -> Path:
         raise StartError(f"{spec.name!r} cannot name a container: use letters, digits, dots, dashes and underscores")
     if not spec.entrypoint and not spec.command:
         raise StartError(f"container {spec.name} has no command: name the program that it runs")
-    if spec.resources.gpus and not os.environ.get("CUDA_VISIBLE_DEVICES"):
+    if spec.resources.gpus and not (spec.gpu_ids or os.environ.get("CUDA_VISIBLE_DEVICES")):
         raise UnsupportedError(
             f"container {spec.name} asks for GPUs, and none are set aside for it on this machine "
             "(CUDA_VISIBLE_DEVICES is not set): choose an instance type without GPUs"
@@ -262,15 +269,28 @@ def _empty(folder: Path) -> None:
             entry.unlink(missing_ok=True)
 
 
+def _visible_gpus(spec: ContainerSpec) -> dict[str, str]:
+    """Name the container's own GPUs, else those that were set aside for this process."""
+    if spec.gpu_ids:
+        return {"CUDA_VISIBLE_DEVICES": ",".join(spec.gpu_ids)}
+    return {"CUDA_VISIBLE_DEVICES": os.environ["CUDA_VISIBLE_DEVICES"]} if spec.resources.gpus else {}
+
+
 def _own_mounts(folder: Path, spec: ContainerSpec, source: Path) -> list[Mount]:
-    """A private copy of the code, since it may write beside itself; and a hosts file that knows the host's name."""
+    """A private copy of the code, since it may write beside itself; and a hosts file that knows the right names.
+
+    With a read-only root /tmp is another folder than the machine's, so what may lie there is mounted as well.
+    """
     mounts = []
+    if spec.read_only_root:
+        mounts += [Mount(str(source), str(source), read_only=True), Mount(str(folder / "home"), str(folder / "home"))]
     if (source / "code").is_dir():
         shutil.copytree(source / "code", folder / "code", symlinks=True)
         mounts += [Mount(str(folder / "code"), place) for place in (CODE, str(source / "code"))]
-    if spec.hostname is not None:
+    names, is_alone = names_on_machine(spec), spec.network is Network.NONE
+    if names or is_alone:
         hosts = folder / "hosts"
-        hosts.write_text(f"127.0.0.1 localhost {spec.hostname}\n{Path('/etc/hosts').read_text()}")
+        hosts.write_text(hosts_file(names, LOCAL if is_alone else MACHINES_HOSTS.read_text()))
         mounts.append(Mount(str(hosts), "/etc/hosts"))
     return mounts
 

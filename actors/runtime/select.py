@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from raymaker.actors.errors import StartError
-from raymaker.actors.runtime.base import ContainerRuntime
+from raymaker.actors.job_folders import JobFolders
+from raymaker.actors.runtime.base import ContainerRuntime, Leftovers
 from raymaker.actors.runtime.docker import DockerRuntime
 from raymaker.actors.runtime.docker_engine import engine_answers
+from raymaker.actors.runtime.docker_networks import UnusedNetworks
 from raymaker.actors.runtime.process import ProcessRuntime
+from raymaker.actors.runtime.shared_memory import SharedMemoryFiles
 
 
 def select_runtime(driver: str, home: Path) -> ContainerRuntime:
@@ -33,3 +36,12 @@ def available_runtimes(driver: str, home: Path) -> list[ContainerRuntime]:
     if driver != "process":
         runtimes.append(DockerRuntime(home))
     return runtimes
+
+
+def available_leftovers(driver: str, home: Path) -> list[Leftovers]:
+    """Return every kind of thing that owners may have left here besides containers."""
+    folders = [JobFolders(home), JobFolders(home, "transforms", "transform")]
+    leftovers: list[Leftovers] = [SharedMemoryFiles(home), *folders]
+    if driver != "process":
+        leftovers.append(UnusedNetworks(home))
+    return leftovers

@@ -1,0 +1,259 @@
+"""One attempt at a training job as one of its machines goes through it: the order of its steps, and what is told.
+
+All machines of a job take the same steps and meet at each of them; machine 0 speaks for all. What a step does on a
+machine is `instance.py`'s matter, how machines meet is `crew.py`'s, and what an end means is `verdict.py`'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from raymaker.actors.containers import AttemptLost
+from raymaker.actors.crew import Crew
+from raymaker.actors.errors import WorkError
+from raymaker.actors.instance import Instance
+from raymaker.actors.joblog import JobLog
+from raymaker.actors.lease import LeaseHeld
+from raymaker.actors.model_data import ModelData
+from raymaker.actors.reports import JobReport, JobReporter, Outcome, ReportRefused, shorten
+from raymaker.actors.runtime.base import ExitStatus
+from raymaker.actors.spec import Place, TrainingSpec
+from raymaker.actors.verdict import Ending, Kind, Verdict, judge
+
+logger = logging.getLogger(__name__)
+
+WAIT_STEP_S = 0.5
+ALARM_GRACE_S = 5.0
+"""How long containers may go on once another has failed: time to hear of it from the exchange and to say so."""
+ALARM_STOP_S = 10.0
+"""How long they then have between SIGTERM and SIGKILL."""
+LOG_TAIL_COUNT = 20
+
+_OUTCOMES = {
+    Kind.COMPLETED: (Outcome.COMPLETED, "Training job completed"),
+    Kind.FAILED: (Outcome.FAILED, "Training job failed"),
+    Kind.STOPPED: (Outcome.STOPPED, "Training job stopped"),
+    Kind.TIMED_OUT: (Outcome.TIMED_OUT, "Training job runtime exceeded MaxRuntimeInSeconds"),
+}
+
+
+class StopRequested(Exception):
+    """The job was asked to stop before its containers started."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What kept one machine from a step, so that all give up together. No message: it was asked to stop."""
+
+    message: str = ""
+
+
+class CannotRun(Exception):
+    """A machine could not take a step that must succeed. The message is the job's FailureReason."""
+
+
+class Attempt:
+    """Runs one attempt on one machine. `node` names the machine to the platform, which fences attempts that moved."""
+
+    def __init__(self, instance: Instance, spec: TrainingSpec, reporter: JobReporter, crew: Crew, node: str) -> None:
+        self._instance = instance
+        self._spec = spec
+        self._reporter = reporter
+        self._crew = crew
+        self._node = node
+        self._digest: str | None = None
+        self._started_at: float | None = None
+        self._ended_at: float | None = None
+
+    def run(self) -> None:
+        """Go through the steps and report exactly one end. Raises AttemptLost, ReportRefused."""
+        try:
+            self._begin()
+            verdict = self._train()
+            if verdict.kind is Kind.LOST:
+                raise AttemptLost(verdict.reason)
+            self._finish(verdict)
+        except StopRequested:
+            self._end(Outcome.STOPPED, "Training job stopped before its container started")
+        except CannotRun as error:
+            self._end(Outcome.FAILED, "Training job failed", str(error))
+
+    def _begin(self) -> None:
+        """Prepare and start the containers, or take up those that an earlier owner started."""
+        instance = self._instance
+        if instance.was_started():
+            instance.take_up()
+        else:
+            self._report("Starting", "Preparing the instance for training")
+            self._together("algorithm", self._prepare_algorithm)
+            self._report("Downloading", "Downloading input data")
+            self._together("data", self._fetch)
+            self._together("start", self._start)
+        self._started_at = instance.started_at()
+        self._report("Training", "Training image download completed. Training in progress.")
+
+    def _prepare_algorithm(self) -> None:
+        self._instance.remove_older()
+        self._digest = self._instance.prepare_algorithm()
+
+    def _fetch(self) -> None:
+        self._instance.fetch_channels(self._download_progress())
+        self._instance.restore_checkpoints()
+        self._instance.check_output()
+        self._check_stop()
+
+    def _start(self) -> None:
+        self._instance.start(self._crew.across(), self._crew.hosts())
+
+    def _together(self, name: str, step: Callable[[], None]) -> None:
+        """Take a step, and meet the others after it. Raises StopRequested, CannotRun for what any machine met with."""
+        problem = None
+        try:
+            step()
+        except StopRequested:
+            problem = Problem()
+        except (AttemptLost, LeaseHeld, ReportRefused):
+            raise
+        except WorkError as error:
+            problem = Problem(f"ClientError: {error}")
+        except Exception as error:
+            logger.exception("step %r of %s failed", name, self._spec.job_name)
+            problem = Problem(f"InternalServerError: {error!r}")
+        for index, found in enumerate(self._crew.gather(name, problem)):
+            if found is not None and not found.message:
+                raise StopRequested
+            if found is not None:
+                kind, _, words = found.message.partition(": ")
+                where = f"machine {index + 1} of {self._crew.place.machine_count}: " if self._is_gang else ""
+                raise CannotRun(f"{kind}: {where}{words}")
+
+    def _train(self) -> Verdict:
+        """Wait for the containers' end, and agree with the other machines on what it means."""
+        with contextlib.ExitStack() as logs:
+            for rank, handle in self._instance.handles.items():
+                logs.enter_context(JobLog(self._instance.runtime, handle, self._spec, self._reporter, rank))
+            ending = self._wait()
+        self._ended_at = time.time()
+        with contextlib.suppress(WorkError):  # which was told as an event of the job
+            self._instance.finish_checkpoints(self._ended_at if ending.was_killed else None)
+        endings = self._crew.gather("end", ending)
+        return judge(endings, self._crew.place.world_size, retries_errors=self._spec.retries_errors)
+
+    def _wait(self) -> Ending:
+        """Wait until all containers here have ended: by themselves, or since the job or another container did."""
+        instance, count = self._instance, self._crew.place.containers_per_machine
+        deadline = instance.started_at() + self._spec.max_runtime_s
+        ended = instance.wait(WAIT_STEP_S, 0)
+        alarmed_at: float | None = None
+        while len(ended) < count:
+            stopped, timed_out = self._crew.is_stop_requested(), time.time() >= deadline
+            if stopped or timed_out:
+                return self._stop(ending=Ending(stopped=stopped, timed_out=timed_out and not stopped))
+            if alarmed_at is None and (self._raise_alarm(ended) or self._crew.is_alarmed()):
+                alarmed_at = time.monotonic()
+            if alarmed_at is not None and time.monotonic() - alarmed_at >= ALARM_GRACE_S:
+                return self._stop(ending=Ending(ended), grace_s=ALARM_STOP_S)
+            ended = instance.wait(WAIT_STEP_S, len(ended))
+        self._raise_alarm(ended)
+        return self._describe(Ending(ended))
+
+    def _raise_alarm(self, ended: Mapping[int, ExitStatus]) -> bool:
+        """Tell the others where a container here has failed."""
+        failed = any(status.code != 0 for status in ended.values())
+        if failed:
+            self._crew.raise_alarm()
+        return failed
+
+    def _stop(self, ending: Ending, grace_s: float | None = None) -> Ending:
+        """Stop what still runs here. Those that end now do so since they were asked to."""
+        self._instance.stop(grace_s)
+        ended = self._instance.wait(WAIT_STEP_S)
+        statuses = ending.statuses if not (ending.stopped or ending.timed_out) else ended
+        return self._describe(dataclasses.replace(ending, statuses=statuses))
+
+    def _describe(self, ending: Ending) -> Ending:
+        """Add what the containers that failed have said, and whom the exchange blames."""
+        words = {rank: self._words(rank, status) for rank, status in ending.statuses.items() if status.code != 0}
+        return dataclasses.replace(ending, words=words, failure=self._instance.failure)
+
+    def _words(self, rank: int, status: ExitStatus) -> str:
+        """Say why a container failed: its own words where it left some, else how it ended and what it said last."""
+        seat = self._instance.seats[rank - self._crew.place.ranks.start]
+        if said := self._instance.read_failure(seat):
+            return said
+        tail = "\n".join(self._instance.last_log_lines(rank, LOG_TAIL_COUNT))
+        remedy = "Choose an instance type with more memory. " if status.oom_killed else ""
+        return f"{status.describe()}. {remedy}" + (f"It said last:\n{tail}" if tail else "It said nothing.")
+
+    def _finish(self, verdict: Verdict) -> None:
+        """Store what the containers left, and report how the attempt ended."""
+        self._report("Uploading", "Uploading generated training model")
+        data = ModelData(self._instance, self._spec)
+        wants_model = verdict.kind is not Kind.FAILED
+        if self._is_gang:
+            self._together("part", lambda: data.store_part(wants_model=wants_model))
+        uris: list[str | None] = []
+        self._together("model", lambda: uris.append(data.store(wants_model=wants_model)) if self._is_first else None)
+        outcome, message = _OUTCOMES[verdict.kind]
+        failure = verdict.reason if verdict.kind is Kind.FAILED else None
+        exit_code = verdict.status.code if verdict.status else None
+        self._end(outcome, message, failure, exit_code=exit_code, model_uri=uris[0] if uris else None)
+
+    def _download_progress(self) -> Callable[[str], None]:
+        """Tell how far the download is, at most once a second."""
+        last = 0.0
+
+        def tell(message: str) -> None:
+            nonlocal last
+            self._check_stop()
+            if time.monotonic() - last >= 1.0:
+                last = time.monotonic()
+                self._report("Downloading", message)
+
+        return tell
+
+    def _check_stop(self) -> None:
+        if self._crew.is_stop_requested():
+            raise StopRequested
+
+    @property
+    def _is_first(self) -> bool:
+        return self._crew.place.machine_index == 0
+
+    @property
+    def _is_gang(self) -> bool:
+        return self._crew.place.machine_count > 1
+
+    def _report(self, phase: str, message: str, **facts: Any) -> None:
+        """Say where the job is: machine 0 speaks for all. Durable when it returns."""
+        if self._is_first:
+            facts |= {"image_digest": self._digest, "details": {"node": self._node}}
+            facts |= {"training_started_at": self._started_at, "training_ended_at": self._ended_at}
+            self._reporter.report(make_report(self._spec, phase, message, **facts))
+
+    def _end(self, outcome: Outcome, message: str, failure: str | None = None, **facts: Any) -> None:
+        failure = shorten(failure) if failure else None
+        self._report(outcome.value, message, outcome=outcome, failure_reason=failure, **facts)
+
+
+def make_note(reporter: JobReporter, spec: TrainingSpec, place: Place) -> Callable[[str, str], None]:
+    """Make what tells events of this attempt, from the machine at `place`: their kind and their message."""
+    where = f"Machine {place.machine_index + 1} of {place.machine_count}: " if place.machine_count > 1 else ""
+    return lambda kind, message: reporter.note(spec.job_name, spec.attempt, kind, f"{where}{message}")
+
+
+def make_report(spec: TrainingSpec, phase: str, message: str, **facts: Any) -> JobReport:
+    """Make a report of this attempt, now. `facts` are JobReport's other fields."""
+    return JobReport(spec.job_name, spec.attempt, phase, message, time.time(), start=spec.start, **facts)
+
+
+def report_failure(reporter: JobReporter, spec: TrainingSpec, reason: str) -> None:
+    """Report that the job has failed for a reason that no step of it could tell."""
+    facts: dict[str, Any] = {"outcome": Outcome.FAILED, "failure_reason": shorten(reason)}
+    reporter.report(make_report(spec, Outcome.FAILED.value, "Training job failed", **facts))

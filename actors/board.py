@@ -1,0 +1,90 @@
+"""Where a gang's machines meet: what each has reached, an alarm, a wish to stop. Lives beside the gang's supervisor.
+
+A plain class that many threads call. Nobody waits in it: machines ask again until what they wait for is there.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class _Start:
+    """What is known of one start of the gang's machines."""
+
+    machine_count: int
+    gathered: dict[str, dict[int, Any]] = field(default_factory=dict)
+    alarmed: bool = False
+
+
+class Board:
+    """The board of one attempt, through all its starts. A later start wipes out what an earlier one left."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._heard_at = clock()
+        self._lock = threading.Lock()
+        self._number = 0
+        self._start = _Start(0)
+        self._stop_requested = False
+        self.begun = threading.Event()
+        """Set once machines have begun a start."""
+
+    @property
+    def latest_start(self) -> int:
+        """The number of the start that runs or ran last, 0 before the first."""
+        return self._number
+
+    @property
+    def machine_count(self) -> int:
+        """How many machines the latest start has."""
+        return self._start.machine_count
+
+    def begin(self, start: int, machine_count: int) -> None:
+        """Note that a start's machines are there. Each of them says so."""
+        with self._lock:
+            if start > self._number:
+                self._number, self._start = start, _Start(machine_count)
+            self._heard_at = self._clock()
+        self.begun.set()
+
+    def gather(self, start: int, name: str, machine_index: int, mine: Any) -> Sequence[Any] | None:
+        """Leave `mine`, and return everybody's, by machine; None while some have not come. Ask again then."""
+        with self._lock:
+            if start != self._number:
+                return None
+            there = self._start.gathered.setdefault(name, {})
+            there[machine_index] = mine
+            if len(there) < self._start.machine_count:
+                return None
+            return [there[index] for index in range(self._start.machine_count)]
+
+    def has_gathered(self, name: str) -> bool:
+        """Tell whether all machines of the latest start have come to `name`."""
+        with self._lock:
+            return self._number > 0 and len(self._start.gathered.get(name, {})) == self._start.machine_count
+
+    def raise_alarm(self, start: int) -> None:
+        """Note that a container of this start ended badly."""
+        with self._lock:
+            if start == self._number:
+                self._start.alarmed = True
+
+    def request_stop(self) -> None:
+        """Note that the job is to stop, in this start and any later one."""
+        self._stop_requested = True
+
+    def silent_s(self) -> float:
+        """How long no machine has been heard of, in seconds."""
+        with self._lock:
+            return self._clock() - self._heard_at
+
+    def state(self, start: int) -> tuple[bool, bool]:
+        """Tell whether the job is to stop, and whether this start's alarm was raised."""
+        with self._lock:
+            self._heard_at = self._clock()
+            return self._stop_requested, self._start.alarmed and start == self._number

@@ -1,0 +1,125 @@
+"""Which objects can be shared out by record, and how the records of each are counted and copied.
+
+Lines are in `lines.py`, rows of Parquet in `rows.py`; who gets which records is for `sharding.py` to say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, BinaryIO, Protocol, cast
+
+from raymaker.actors.backends import whole_file
+from raymaker.actors.channels.lines import LineRecords
+from raymaker.actors.channels.rows import ParquetRecords
+from raymaker.actors.errors import StorageError, UnsupportedError
+from raymaker.actors.spec import ChannelSpec
+from raymaker.actors.storage import ObjectInfo, ObjectStore
+
+SUFFIXES = {
+    "csv": (".csv", ".tsv"),
+    "lines": (".jsonl", ".ndjson", ".jsonlines"),
+    "parquet": (".parquet", ".pq"),
+}
+CONTENT_TYPES = {
+    "csv": ("text/csv", "text/tab-separated-values"),
+    "lines": ("application/jsonlines", "application/jsonl", "application/x-jsonlines", "application/x-ndjson"),
+    "parquet": ("application/x-parquet", "application/parquet", "application/vnd.apache.parquet"),
+}
+"""For objects whose names tell nothing."""
+COMPRESSION_LEVEL = 1
+"""As for models: the file is read once, on this machine."""
+
+
+class Records(Protocol):
+    """One object, seen as records in their order. `count` comes first."""
+
+    def count(self, on_bytes: Callable[[int], None]) -> int:
+        """Tell how many there are; `on_bytes` hears what was read for that. Raises StorageError, UnsupportedError."""
+
+    def copy(self, wanted: range, target: BinaryIO) -> None:
+        """Write a file of the same format with the wanted records, of which there is at least one."""
+
+
+def open_records(store: ObjectStore, item: ObjectInfo, channel: ChannelSpec) -> Records:
+    """See an object as records, by its name or else the channel's content type. Raises UnsupportedError.
+
+    CSV has a header where the content type says `header=present`, none where it says `header=absent`; otherwise where
+    no field of the first record is a number. With Gzip compression, or a name that ends in .gz, text is unpacked.
+    """
+    is_packed = _is_packed(item, channel)
+    kind = _kind(item, channel)
+    if kind == "parquet" and not is_packed:
+        return ParquetRecords(store, item.uri)
+    if kind in {None, "parquet"}:
+        known = ", ".join(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+        raise UnsupportedError(
+            f"{item.uri} cannot be split by ShardBy Record, which knows Parquet, CSV and JSON lines ({known}, text "
+            "also with .gz, or a ContentType that says so): use ShardBy Object, or store the data in such a format"
+        )
+
+    @contextlib.contextmanager
+    def opened() -> Iterator[IO[bytes]]:
+        if is_packed:
+            with open_gunzipped(store, item.uri) as source:
+                yield source
+        else:
+            with store.open_read(item.uri) as plain:
+                yield plain
+
+    if kind == "lines":
+        return LineRecords(opened, item.uri)
+    return LineRecords(opened, item.uri, quoted=True, is_header=lambda first: _is_header(first, channel.content_type))
+
+
+def copy_records(records: Records, wanted: range, target: Path) -> None:
+    """Write the wanted records to `target`, whole or not at all, packed where it is called .gz."""
+    with whole_file(target) as copy:
+        if target.suffix != ".gz":
+            records.copy(wanted, copy)
+            return
+        with gzip.GzipFile("", "wb", COMPRESSION_LEVEL, copy, mtime=0) as packed:
+            records.copy(wanted, cast("BinaryIO", packed))
+
+
+@contextlib.contextmanager
+def open_gunzipped(store: ObjectStore, uri: str) -> Iterator[IO[bytes]]:
+    """Open a gzip object as what was packed in it. Raises StorageError where it is none."""
+    try:
+        with store.open_read(uri) as packed, gzip.GzipFile(fileobj=packed) as source:
+            yield cast("IO[bytes]", source)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise StorageError(
+            f"{uri} is no gzip file ({error}): compress it, or use CompressionType None and a name without .gz"
+        ) from error
+
+
+def _is_packed(item: ObjectInfo, channel: ChannelSpec) -> bool:
+    return channel.compression == "Gzip" or item.relative_name.endswith(".gz")
+
+
+def _kind(item: ObjectInfo, channel: ChannelSpec) -> str | None:
+    name = item.relative_name.removesuffix(".gz").lower()
+    content_type = (channel.content_type or "").partition(";")[0].strip().lower()
+    by_name = (kind for kind, suffixes in SUFFIXES.items() if name.endswith(suffixes))
+    by_type = (kind for kind, types in CONTENT_TYPES.items() if content_type in types)
+    return next(by_name, None) or next(by_type, None)
+
+
+def _is_header(first: bytes, content_type: str | None) -> bool:
+    said = re.search(r";\s*header\s*=\s*\"?(present|absent)", content_type or "", re.IGNORECASE)
+    if said:
+        return said.group(1).lower() == "present"
+    return not any(_is_number(field) for field in re.split(rb"[,;\t|]", first))
+
+
+def _is_number(field: bytes) -> bool:
+    try:
+        float(field.strip().strip(b'"'))
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,170 @@
+"""One machine of a gang: what runs in each worker of Ray Train, and how it meets its fellows.
+
+The steps are `attempt.py`'s, as on a lone machine. The machines meet at the gang's supervisor, a Ray actor; weights go
+through `exchange/across.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+import ray
+from ray import train
+from ray.exceptions import RayError
+from ray.train.collective import broadcast_from_rank_zero
+from ray.util import get_node_ip_address
+
+from raymaker.actors.attempt import Attempt, make_note
+from raymaker.actors.containers import AttemptLost
+from raymaker.actors.exchange.across import RayAcross
+from raymaker.actors.exchange.seam import Across, ExchangeError
+from raymaker.actors.instance import Instance
+from raymaker.actors.reports import JobReporter, ReportRefused
+from raymaker.actors.runtime.select import select_runtime
+from raymaker.actors.site import Site, machine_id
+from raymaker.actors.spec import Place, TrainingSpec, host_name
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+ASK_AGAIN_S = 0.1
+PREEMPTION_LOOK_S = 2.0
+HEARTBEAT_S = 2.0
+
+
+def run_machine(config: Mapping[str, Any]) -> None:
+    """Be one machine of the gang, in a worker of Ray Train. Raises AttemptLost, for the gang to be started again."""
+    context = train.get_context()
+    index, count = context.get_world_rank(), context.get_world_size()
+    spec, reporter = config["spec"], config["reporter"]
+    start = broadcast_from_rank_zero(_begin_start(spec, reporter, count) if index == 0 else None)
+    if start is None:
+        return
+    spec = dataclasses.replace(spec, start=start)
+    place = Place(index, count, spec.containers_per_instance)
+    crew = GangCrew(config["supervisor"], spec, config["site"], place)
+    runtime = select_runtime(config["site"].driver, config["site"].home)
+    with Instance(spec, config["site"], runtime, place, make_note(reporter, spec, place)) as instance:
+        threading.Thread(target=_watch_preemption, args=(instance,), daemon=True).start()
+        try:
+            Attempt(instance, spec, reporter, crew, "").run()
+        except ReportRefused as refusal:
+            logger.warning("start %s of %s is fenced: %s", spec.label, spec.job_name, refusal)
+        finally:
+            instance.clean_up()
+            crew.close()
+
+
+class GangCrew:
+    """A machine's fellows in its gang, met on the board beside the supervisor."""
+
+    def __init__(self, supervisor: Any, spec: TrainingSpec, site: Site, place: Place) -> None:
+        self._supervisor = supervisor
+        self._spec = spec
+        self._site = site
+        self.place = place
+        ray.get(supervisor.begin.remote(spec.start, place.machine_count))
+        self._across: Future[Across] = _in_background(self._join)
+        threading.Thread(target=self._be_heard, name="heartbeat", daemon=True).start()
+
+    def gather(self, name: str, mine: T) -> Sequence[T]:
+        """Give `mine` and return everybody's, by machine."""
+        while True:
+            ask = self._supervisor.gather.remote(self._spec.start, name, self.place.machine_index, mine)
+            found: Sequence[T] | None = ray.get(ask)
+            if found is not None:
+                return found
+            time.sleep(ASK_AGAIN_S)
+
+    def raise_alarm(self) -> None:
+        """Tell that a container here ended badly."""
+        ray.get(self._supervisor.raise_alarm.remote(self._spec.start))
+
+    def is_alarmed(self) -> bool:
+        """Tell whether any machine has raised the alarm."""
+        return bool(ray.get(self._supervisor.state.remote(self._spec.start))[1])
+
+    def is_stop_requested(self) -> bool:
+        """Tell whether the job is to stop."""
+        return bool(ray.get(self._supervisor.state.remote(self._spec.start))[0])
+
+    def hosts(self) -> Mapping[str, str]:
+        """Name the containers that run on other machines; two instances of one machine are neighbours in it."""
+        machines = self.gather("address", (machine_id(), get_node_ip_address()))
+        here = machines[self.place.machine_index][0]
+        return {
+            host_name(rank): address
+            for index, (machine, address) in enumerate(machines)
+            if machine != here
+            for rank in dataclasses.replace(self.place, machine_index=index).ranks
+        }
+
+    def across(self) -> Across | None:
+        """Return this machine's end of the exchange between machines. Raises AttemptLost where one does not come."""
+        try:
+            return self._across.result()
+        except ExchangeError as error:
+            raise AttemptLost(str(error)) from error
+
+    def close(self) -> None:
+        """Let go of the others."""
+        if self._across.exception() is None:
+            self._across.result().close()
+
+    def _be_heard(self) -> None:
+        """Let the supervisor know, for as long as this process lives, that there are machines which hear of a stop."""
+        while True:
+            with contextlib.suppress(RayError):  # without it there is nobody to hear this
+                self.is_stop_requested()
+            time.sleep(HEARTBEAT_S)
+
+    def _join(self) -> Across:
+        """Meet the other machines while data still comes: engines take seconds to load."""
+        coordinator = ray.get(self._supervisor.coordinator.remote(self._spec.start))
+        group = f"{self._spec.job_name}-{self._spec.label}"
+        return RayAcross(coordinator, self.place, group, timeout_s=self._site.exchange_timeout_s)
+
+
+def _begin_start(spec: TrainingSpec, reporter: JobReporter, machine_count: int) -> int | None:
+    """Get this start's number from the platform; None where the attempt is no longer the job's."""
+    message = f"Starting training on {machine_count} instances"
+    try:
+        return reporter.begin_start(spec.job_name, spec.attempt, message)
+    except ReportRefused as refusal:
+        logger.warning("attempt %d of %s is fenced: %s", spec.attempt, spec.job_name, refusal)
+        return None
+
+
+def _in_background(work: Callable[[], T]) -> Future[T]:
+    """Begin work in a thread of its own, which dies with the process."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def _watch_preemption(instance: Instance) -> None:
+    """Tell the containers and the job's events, once, that a node of the gang is about to be taken away.
+
+    All machines must ask Ray Train alike, so each has such a thread for as long as its process lives.
+    """
+    while (info := train.get_preemption_info()) is None:
+        time.sleep(PREEMPTION_LOOK_S)
+    deadline_s = None if info.deadline_ms is None else info.deadline_ms / 1000
+    instance.announce("preemption", {"machines": info.preempted_ranks, "deadline": deadline_s})
+    if instance.place.machine_index == 0:
+        where = ", ".join(str(index + 1) for index in info.preempted_ranks)
+        instance.note("PreemptionNotice", f"The node of machine {where} is about to be taken away")
