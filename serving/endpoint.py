@@ -1,30 +1,47 @@
 """An endpoint as a Serve application: deployed, updated and taken away without waiting, and looked at from outside.
 
-An update brings the new replicas up beside the old ones, and takes an old one away only when a new one answers. Where
-the new ones fail, Serve stops the update and keeps what still runs; deploying the old spec again then rolls back.
+A simple endpoint's front holds the containers. Else the front is a router, and each variant a fleet behind it, in the
+same application. An update brings new replicas up beside the old ones, and takes an old one away only when a new one
+answers. Where the new ones fail, Serve stops the update and keeps what still runs.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
-from dataclasses import dataclass
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from ray import serve
-from ray.serve.schema import LoggingConfig, ServeStatus
+from ray.serve.schema import DeploymentStatusOverview, LoggingConfig, ServeStatus
 
 from raymaker.actors.reports import EndpointReporter
 from raymaker.actors.scoring import STOP_GRACE_S
 from raymaker.actors.site import Site
+from raymaker.serving.async_queue import InvocationQueue
+from raymaker.serving.fleet_handle import REPLICA_WAIT_S
+from raymaker.serving.kept_container import HEALTH_PERIOD_S
 from raymaker.serving.proxy import DRAINING_S
-from raymaker.serving.replica import HEALTH_PERIOD_S, ScoringReplica
-from raymaker.serving.spec import EndpointSpec
+from raymaker.serving.replica import ScoringReplica
+from raymaker.serving.router_replica import RouterReplica
+from raymaker.serving.scaling import replica_options
+from raymaker.serving.spec import FRONT, EndpointSpec, VariantSpec
+from raymaker.serving.variant_replica import VariantReplica
+from raymaker.serving.variants import traffic_of
 
 APPLICATION = "endpoint-"
 """What the names of our applications begin with, so that no endpoint clashes with the platform's own."""
 START_ATTEMPTS = 1
 """How often a replica may fail to start before the rollout has failed. What is worth another try, a pull or a download,
 is tried again within one start; a container that does not answer in its time will not in twice that time either."""
+
+RUNNING = frozenset({"RUNNING"})
+WANTED = RUNNING | {"STARTING", "UPDATING", "RECOVERING"}
+"""The states of replicas that answer, and of those that do or are to: all but those that are on their way out."""
+
+MOST_ROUTERS = 2
+"""How many replicas a router has where its endpoint has as many instances: so that one may die."""
 
 
 class EndpointState(enum.Enum):
@@ -46,10 +63,14 @@ class EndpointState(enum.Enum):
 
 @dataclass(frozen=True)
 class EndpointObservation:
-    """One look at one endpoint. `message` is Serve's reason where something is wrong."""
+    """One look at one endpoint. `message` is Serve's reason where something is wrong.
+
+    `running_counts` says how many replicas of the front and of each fleet run, by name, `wanted_counts` how many shall.
+    """
 
     state: EndpointState
-    running_replicas: int = 0
+    running_counts: Mapping[str, int] = field(default_factory=dict)
+    wanted_counts: Mapping[str, int] = field(default_factory=dict)
     message: str = ""
 
 
@@ -63,37 +84,32 @@ STATES = {
 }
 
 
-def deploy(spec: EndpointSpec, site: Site, reporter: EndpointReporter) -> None:
+def deploy(
+    spec: EndpointSpec,
+    site: Site,
+    reporter: EndpointReporter,
+    queue: InvocationQueue,
+    beside: Sequence[EndpointSpec] = (),
+) -> None:
     """Make the endpoint be as `spec` says. Returns once Serve has taken it, before it is so.
 
-    Each call is a rollout: also the same spec again. Afterwards `observe` says DEPLOYING until it has succeeded or
-    failed. Raises RuntimeError where Serve is not running.
+    What is of a revision that runs already goes on as it is: only weights and counts change. `beside` are other
+    revisions whose fleets are to exist too; they get no traffic. Afterwards `observe` says DEPLOYING until it has
+    succeeded or failed. Raises RuntimeError where Serve is not running.
     """
     _require_serve()
-    resources = spec.instance_type.resources
-    deployment = serve.deployment(
-        name=spec.variant_name,
-        num_replicas=spec.replica_count,
-        ray_actor_options={
-            "num_cpus": resources.cpus,
-            "num_gpus": resources.gpus,
-            **({"memory": resources.memory_bytes} if resources.memory_bytes else {}),
-        },
-        max_ongoing_requests=2 * spec.max_pending_requests,  # the replica itself refuses what is too much, on our wire
-        max_queued_requests=spec.max_pending_requests,
-        max_constructor_retry_count=START_ATTEMPTS,
-        max_surge_percent=100,
-        rolling_update_percentage=1.0,
-        health_check_period_s=HEALTH_PERIOD_S,
-        health_check_timeout_s=5 * HEALTH_PERIOD_S,
-        graceful_shutdown_wait_loop_s=0.2,
-        graceful_shutdown_timeout_s=DRAINING_S + spec.scoring.invocation_timeout_s + STOP_GRACE_S + 10,
-        logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),  # a line per request costs 8 %
-    )(ScoringReplica)
+    fleets: dict[str, Any] = {}
+    for each in (spec, *beside):
+        for variant in each.fleets:
+            parts = {hostname: fleets[each.fleet_name(part)] for hostname, part in variant.parts.items()}
+            replica = _with_container(VariantReplica, each, variant)
+            fleets[each.fleet_name(variant)] = replica.bind(each.only(variant), site, reporter, parts)
+    if spec.is_simple:
+        front = _with_container(ScoringReplica, spec, spec.variants[0]).bind(spec, site, reporter, queue, fleets)
+    else:
+        front = _router_front(spec).bind(spec, site, reporter, queue, fleets)
     target = serve.RunTarget(
-        deployment.bind(spec, site, reporter),
-        name=APPLICATION + spec.endpoint_name,
-        route_prefix=f"/endpoints/{spec.endpoint_name}",
+        front, name=APPLICATION + spec.endpoint_name, route_prefix=f"/endpoints/{spec.endpoint_name}"
     )
     serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
 
@@ -107,11 +123,12 @@ def observe(names: Iterable[str]) -> dict[str, EndpointObservation]:
         if application is None:
             found[name] = EndpointObservation(EndpointState.MISSING)
             continue
-        deployments = application.deployments.values()
+        deployments = application.deployments
         found[name] = EndpointObservation(
             STATES[application.status.value],
-            sum(count for seen in deployments for state, count in seen.replica_states.items() if state == "RUNNING"),
-            "\n".join(filter(None, [application.message, *(seen.message for seen in deployments)])),
+            {fleet: _count(seen, RUNNING) for fleet, seen in deployments.items()},
+            {fleet: _count(seen, WANTED) for fleet, seen in deployments.items()},
+            "\n".join(filter(None, [application.message, *(seen.message for seen in deployments.values())])),
         )
     return found
 
@@ -128,3 +145,59 @@ def _require_serve() -> ServeStatus:
     if not status.proxies:
         raise RuntimeError("Ray Serve is not running on this cluster: `raymaker up` starts it")
     return status
+
+
+def _count(deployment: DeploymentStatusOverview, states: Collection[str]) -> int:
+    return sum(count for state, count in deployment.replica_states.items() if state in states)
+
+
+def _with_container(replica: type, spec: EndpointSpec, variant: VariantSpec) -> serve.Deployment:
+    """The replicas of a variant: a fleet behind a router, or the front of a simple endpoint."""
+    resources = variant.resources
+    return _deployment(
+        replica,
+        spec.fleet_name(variant),
+        str(spec.revision),
+        **replica_options(variant.replica_count, variant.scaling),
+        ray_actor_options={
+            "num_cpus": resources.cpus,
+            "num_gpus": math.floor(resources.gpus) if resources.gpus > 1 else resources.gpus,  # as Ray counts them
+            **({"memory": resources.memory_bytes} if resources.memory_bytes else {}),
+        },
+        max_ongoing_requests=2 * variant.max_pending_requests,  # the replica refuses what is too much, on our wire
+        max_queued_requests=variant.max_pending_requests,
+        graceful_shutdown_timeout_s=DRAINING_S + variant.scoring.invocation_timeout_s + STOP_GRACE_S + 10,
+    )
+
+
+def _router_front(spec: EndpointSpec) -> serve.Deployment:
+    """The front of an endpoint with something to choose from. It reserves nothing: machines are for containers."""
+    instance_count = sum(variant.most_count for variant in spec.variants)
+    longest_s = max(variant.scoring.invocation_timeout_s for variant in spec.variants)
+    return _deployment(
+        RouterReplica,
+        FRONT,
+        f"router-{spec.revision}",
+        num_replicas=min(MOST_ROUTERS, instance_count),
+        user_config=traffic_of(spec).as_config(),
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=2 * spec.max_pending_requests,
+        max_queued_requests=spec.max_pending_requests,
+        graceful_shutdown_timeout_s=DRAINING_S + longest_s + REPLICA_WAIT_S + 10,
+    )
+
+
+def _deployment(replica: type, name: str, version: str, **options: Any) -> serve.Deployment:
+    """A Serve deployment with what all of ours share. Replicas of the same version are kept."""
+    made = serve.deployment(
+        name=name,
+        max_constructor_retry_count=START_ATTEMPTS,
+        max_surge_percent=100,
+        rolling_update_percentage=1.0,
+        health_check_period_s=HEALTH_PERIOD_S,
+        health_check_timeout_s=5 * HEALTH_PERIOD_S,
+        graceful_shutdown_wait_loop_s=0.2,
+        logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),  # a line per request costs 8 %
+        **options,
+    )(replica)
+    return made.options(version=version, _internal=True)  # else each deploy would make all replicas anew

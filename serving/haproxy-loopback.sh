@@ -14,15 +14,26 @@ if [ -n "$configuration" ]; then
     # 1: statistics and metrics listen where the traffic does, not on every interface.
     # 2: a client has a limited time to send its header.
     # 3: one line per event, none per request.
-    # 4: an endpoint without a live replica is answered in the wire's own shape, so that clients retry.
+    # 4: what cannot be answered is answered in the wire's own shape, so that clients retry.
     # 5: so is everything while haproxy knows no routes yet; with the platform's own at / it is the only time.
     sed -i \
         -e "s/^\( *bind \):\([0-9][0-9]*\)\$/\1$host:\2/" \
         -e "s/^\( *bind \)\*:\([0-9][0-9]*\)\$/\1$host:\2/" \
         -e "s/^\( *log .* local0 \)info\$/\1notice/" \
         -e "/^defaults\$/a\\    timeout http-request ${RAYMAKER_PROXY_HEADER_TIMEOUT_S:-30}s" \
-        -e "s#^\( *errorfile 50[234] \).*#\1${RAYMAKER_PROXY_UNAVAILABLE_FILE}#" \
+        -e "s#^\( *errorfile 503 \).*#\1${RAYMAKER_PROXY_UNAVAILABLE_FILE}#" \
+        -e "s#^\( *errorfile 50[24] \).*#\1${RAYMAKER_PROXY_BROKEN_OFF_FILE}#" \
         -e "s/^\( *http-request return status \)404 .*/\1503 default-errorfiles/" \
         "$configuration"
+    # What has no live replica is sent to the application at /, the platform's own, which holds a request or says why not.
+    # Serve's fallback would hold it without bound, and for good where no replica ever comes.
+    root=$(sed -n 's/^ *acl is_\([^ ]*\) path \/$/\1/p' "$configuration")
+    platform=$(sed -n "/^backend $root\$/,/^backend /s/^ *server [^ ]* \([^ ]*\) check.*/\1/p" "$configuration" | head -n 1)
+    if [ -n "$platform" ]; then
+        sed -i \
+            -e "/^backend $root\$/,/^backend /{/ check backup\$/d;}" \
+            -e "s/^\( *server [^ ]* \)[^ ]* check backup\$/\1$platform check backup/" \
+            "$configuration"
+    fi
 fi
 exec "${RAYMAKER_HAPROXY:?names the haproxy to run}" "$@"

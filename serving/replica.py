@@ -1,141 +1,169 @@
-"""The Serve deployment that owns one scoring container: glue between Serve, `keeper.py` and `invocations.py`."""
+"""The Serve deployments that own scoring containers: glue between Serve, the keeper, and the front or a router."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import queue
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
 from raymaker.actors.reports import EndpointReporter
 from raymaker.actors.runtime.base import LogLine
-from raymaker.actors.scoring import Address
 from raymaker.actors.site import Site
+from raymaker.serving.async_queue import InvocationQueue
+from raymaker.serving.backend import Backend
+from raymaker.serving.distant_container import DistantContainer
+from raymaker.serving.fleet_handle import ServeFleet
+from raymaker.serving.front import Front
+from raymaker.serving.herald import Herald
 from raymaker.serving.invocations import Invocations
-from raymaker.serving.keeper import ContainerKeeper
+from raymaker.serving.kept_container import LOG_GROUP, KeptContainer
+from raymaker.serving.local_container import LocalContainer
+from raymaker.serving.local_graph import LocalGraph
+from raymaker.serving.multimodel import open_models
 from raymaker.serving.proxy import keep_handle_calls_local
 from raymaker.serving.spec import EndpointSpec
 
-logger = logging.getLogger(__name__)
-
-LOG_GROUP = "/aws/sagemaker/Endpoints"
-HEALTH_PERIOD_S = 2.0
-SILENCE_S = 3 * HEALTH_PERIOD_S
-"""How long an idle container may leave /ping unanswered."""
-LAST_WORDS_S = 5.0
+NO_PARTS: Mapping[str, DeploymentHandle[Any]] = MappingProxyType({})
 
 
-@serve.ingress()
-class ScoringReplica:
-    """One replica of one endpoint. Serve makes it, asks for its health and ends it."""
+class ContainerReplica:
+    """One replica of one variant, the only one in `spec`: it owns the variant's containers, and asks for their health.
 
-    def __init__(self, spec: EndpointSpec, site: Site, reporter: EndpointReporter) -> None:
+    Of several each is started, asked and replaced by itself. `parts` are the fleets of those that run elsewhere.
+    """
+
+    def __init__(
+        self,
+        spec: EndpointSpec,
+        site: Site,
+        reporter: EndpointReporter,
+        parts: Mapping[str, DeploymentHandle[Any]] = NO_PARTS,
+    ) -> None:
         keep_handle_calls_local()
+        self._parts = parts
         self._spec = spec
         self._site = site
         self._reporter = reporter
         self._herald = Herald()
         self._replica_id = serve.get_replica_context().replica_id.unique_id
-        self._stream = f"{spec.variant_name}/{self._replica_id}"
-        self._keeper: ContainerKeeper | None = None
-        self._answers_seen = 0
-        self._last_sign_of_life = 0.0
+        self._variant = spec.variants[0]
+        self._timeout_s = self._variant.scoring.invocation_timeout_s
+        self._containers: Mapping[str | None, KeptContainer] = {}
+        """Those that were started, by hostname."""
+        self._graph: LocalGraph | None = None
+        self._is_started = False
 
-    async def __serve_build_asgi_app__(self) -> Invocations:
-        """Start the container; Serve sends requests to what this returns, and only then. Raises WorkError."""
-        loop = asyncio.get_running_loop()
-        self._invocations = invocations = Invocations(self._spec, log_stream_arn(self._spec, self._stream))
+    def work_under_way(self) -> tuple[int, float]:
+        """How many requests the containers work on, and how long the longest may take."""
+        raise NotImplementedError
 
-        def set_address(address: Address | None) -> None:
-            loop.call_soon_threadsafe(invocations.set_container, address)
-
-        self._keeper = ContainerKeeper(
-            self._spec, self._site, self._replica_id, on_address=set_address, tell=self._tell, on_log=self._log
-        )
-        try:
-            await asyncio.to_thread(self._keeper.start)
-        except Exception as error:
-            self._tell(f"The scoring container did not start: {error}", True)
+    async def start_containers(self) -> Backend:
+        """Start all containers, and return what asks them. Raises WorkError; then none is left."""
+        kept = {hostname: self._keep(hostname) for hostname in self._variant.scorings}
+        outcomes = await asyncio.gather(*(each.start() for each in kept.values()), return_exceptions=True)
+        if failures := [outcome for outcome in outcomes if outcome is not None]:
+            started = [each for each, outcome in zip(kept.values(), outcomes, strict=True) if outcome is None]
+            await asyncio.gather(*(each.stop() for each in started))
             await asyncio.to_thread(self._herald.finish)
-            raise
-        self._last_sign_of_life = loop.time()
-        return invocations
+            raise failures[0]
+        self._containers = kept
+        self._is_started = True
+        return self._open_backend()
 
     async def check_health(self) -> None:
-        """Ask the container, replace it where it hangs, and raise where this machine should be given up."""
-        if self._keeper is None:
-            return
-        await self._invocations.ping()
-        now = asyncio.get_running_loop().time()
-        if self._invocations.answer_count != self._answers_seen:
-            self._answers_seen = self._invocations.answer_count
-            self._last_sign_of_life = now
-        elif is_hung(
-            now - self._last_sign_of_life, self._invocations.pending_count, self._spec.scoring.invocation_timeout_s
-        ):
-            self._last_sign_of_life = now
-            await asyncio.to_thread(self._keeper.replace, "it no longer answers GET /ping")
-        if self._keeper.given_up:
-            raise RuntimeError(f"the scoring container failed {self._keeper.failure_count} times in a row")
+        """Ask the containers, replace those that hang, and raise where this machine should be given up."""
+        await asyncio.gather(*(each.check(*self.work_under_way()) for each in self._containers.values()))
 
     async def __del__(self) -> None:
-        """End the container with grace. Serve calls this once no request is under way any more."""
-        if self._keeper is not None:
-            await asyncio.to_thread(self._keeper.stop)
+        """End the containers with grace. Serve calls this once no request is under way any more."""
+        if self._graph is not None:
+            await self._graph.close()
+        if self._is_started:
+            await asyncio.gather(*(each.stop() for each in self._containers.values()))
+            await self.close()
             await asyncio.to_thread(self._herald.finish)
 
-    def _tell(self, message: str, failed: bool) -> None:  # noqa: FBT001 - the keeper's own signature
+    async def close(self) -> None:
+        """Do what is left to do once the containers have ended."""
+
+    def _keep(self, hostname: str | None) -> KeptContainer:
+        return KeptContainer(self._spec, self._site, self._replica_id, hostname, tell=self._tell_of, log=self._log)
+
+    def _open_backend(self) -> Backend:
+        variant = self._variant
+        if variant.graph is not None:
+            containers: dict[str, LocalContainer | DistantContainer] = {
+                hostname: self._containers[hostname].local if hostname in self._containers else self._reach(hostname)
+                for hostname in variant.graph.containers
+            }
+            self._graph = LocalGraph(variant.name, variant.graph, containers, timeout_s=self._timeout_s)
+            return self._graph
+        (kept,) = self._containers.values()
+        return open_models(variant.scoring, kept.local, kept.model_folder, self._site.store) or kept.local
+
+    def _reach(self, hostname: str) -> DistantContainer:
+        return DistantContainer(hostname, ServeFleet(self._parts[hostname]))
+
+    def _tell(self, message: str) -> None:
+        self._tell_of(f"{self._variant.name}/{self._replica_id}", message, False)
+
+    def _tell_of(self, stream: str, message: str, failed: bool) -> None:  # noqa: FBT001 - the keeper's own signature
         spec = self._spec
-        text = f"{self._stream}: {message}"
+        text = f"{stream}: {message}"
         self._herald.tell(lambda: self._reporter.event(spec.endpoint_name, spec.generation, text, failed=failed))
 
-    def _log(self, lines: Sequence[LogLine]) -> None:
-        self._reporter.log(f"{LOG_GROUP}/{self._spec.endpoint_name}", self._stream, lines)
+    def _log(self, stream: str, lines: Sequence[LogLine]) -> None:
+        self._reporter.log(f"{LOG_GROUP}/{self._spec.endpoint_name}", stream, lines)
 
 
-class Herald:
-    """Makes calls that may block for long, in order, on a thread of its own."""
+@serve.ingress()
+class ScoringReplica(ContainerReplica):
+    """A replica of an endpoint's front that holds its containers itself: requests come in here and go no further.
 
-    def __init__(self) -> None:
-        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="herald", daemon=True)
-        self._thread.start()
-
-    def tell(self, call: Callable[[], None]) -> None:
-        """Have `call` made, some time. Never blocks."""
-        self._calls.put(call)
-
-    def finish(self) -> None:
-        """Wait a little for what was not told yet."""
-        self._calls.put(None)
-        self._thread.join(LAST_WORDS_S)
-
-    def _run(self) -> None:
-        while (call := self._calls.get()) is not None:
-            try:
-                call()
-            except Exception:
-                logger.exception("a report was lost")
-
-
-def is_hung(silent_s: float, pending_count: int, invocation_timeout_s: float) -> bool:
-    """Tell whether a silent container is to be replaced.
-
-    One that works on requests may be silent as long as a request may take: many answer one request at a time, and
-    /ping waits its turn.
+    `fleets` are those of another revision, which come up or go away beside this one.
     """
-    allowed_s = SILENCE_S + (invocation_timeout_s if pending_count else 0.0)
-    return silent_s > allowed_s
 
+    def __init__(
+        self,
+        spec: EndpointSpec,
+        site: Site,
+        reporter: EndpointReporter,
+        queue: InvocationQueue,
+        fleets: Mapping[str, DeploymentHandle[Any]],  # noqa: ARG002 - Serve keeps what is bound here
+    ) -> None:
+        super().__init__(spec, site, reporter)
+        self._queue = queue
+        self._front: Front | None = None
 
-def log_stream_arn(spec: EndpointSpec, stream: str) -> str:
-    """Name a replica's log stream as CloudWatch Logs would, '' where the endpoint has no ARN."""
-    parts = spec.endpoint_arn.split(":")
-    if len(parts) < 6:  # noqa: PLR2004 - arn:aws:sagemaker:<region>:<account>:endpoint/<name>
-        return ""
-    _, partition, _, region, account = parts[:5]
-    group = f"{LOG_GROUP}/{spec.endpoint_name}"
-    return f"arn:{partition}:logs:{region}:{account}:log-group:{group}:log-stream:{stream}"
+    async def __serve_build_asgi_app__(self) -> Invocations:
+        """Start the containers; Serve sends requests to what this returns, and only then. Raises WorkError."""
+        backend = await self.start_containers()
+        self._front = Front(
+            self._spec,
+            backend,
+            self._queue,
+            store=self._site.store,
+            tell=self._tell,
+            report=lambda activity: self._herald.tell(lambda: self._reporter.activity(activity)),
+            replica_id=self._replica_id,
+        )
+        return self._front.app
+
+    def work_under_way(self) -> tuple[int, float]:
+        """How many requests the container works on, and how long the longest may take."""
+        return (self._front.pending_count, self._front.longest_timeout_s) if self._front else (0, self._timeout_s)
+
+    async def __del__(self) -> None:
+        """Let the front go with the container: it asks nothing more of it, and writes what it has captured."""
+        if self._front is not None:
+            await self._front.stop_taking()
+        await super().__del__()
+
+    async def close(self) -> None:
+        """Write what was captured."""
+        if self._front is not None:
+            await self._front.close()

@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+from raymaker.serving import event_stream
 
 Headers = list[tuple[bytes, bytes]]
 
 PREFIX = b"x-amzn-sagemaker-"
+TARGET_VARIANT = PREFIX + b"target-variant"
+TARGET_MODEL = PREFIX + b"target-model"
+TARGET_CONTAINER = PREFIX + b"target-container-hostname"
+TRACE_HEADER = b"x-raymaker-graph-trace"
+"""Asks for the trace of a graph in a request, and carries it in the answer."""
 ASCII = re.compile(rb"[\x20-\x7e\t]*")
 PRINTED = re.compile(rb"\S[\x20-\x7e]*")
 NAME = re.compile(rb"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
@@ -34,13 +41,24 @@ FORWARDED = {
     PREFIX + b"inference-id": HeaderRule("InferenceId", 64, PRINTED),
     PREFIX + b"session-id": HeaderRule("SessionId", 256, re.compile(rb"NEW_SESSION|" + NAME.pattern)),
     PREFIX + b"prefix-aware-id": HeaderRule("PrefixAwareId", 64, PRINTED),
-    PREFIX + b"target-variant": HeaderRule("TargetVariant", 63, NAME),
+    TARGET_VARIANT: HeaderRule("TargetVariant", 63, NAME),
 }
 """What reaches the container, verbatim. All else (credentials, cookies, …) stays here."""
 
+STREAM_NAMES = {PREFIX + b"accept": b"accept"}
+ASYNC_NAMES = {**STREAM_NAMES, PREFIX + b"content-type": b"content-type"}
+"""Names that headers have where HTTP's own mean something else, and what the container knows them by."""
+
+MODEL_RULE = {TARGET_MODEL: HeaderRule("TargetModel", 1024, PRINTED)}
+"""What reaches the container of a multi-model endpoint too."""
+CONTAINER_RULE = {TARGET_CONTAINER: HeaderRule("TargetContainerHostname", 63, NAME)}
+"""What reaches the backend of an endpoint too whose containers are named by requests."""
+TRACE_RULE = {TRACE_HEADER: HeaderRule("x-raymaker-graph-trace", 64, ASCII)}
+"""What reaches the backend of an endpoint of several containers too."""
+
 REFUSED = {
-    PREFIX + b"target-model": "TargetModel, which only a multi-model endpoint has",
-    PREFIX + b"target-container-hostname": "TargetContainerHostname, which only a multi-container endpoint has",
+    TARGET_MODEL: "TargetModel, which only a multi-model endpoint has",
+    TARGET_CONTAINER: "TargetContainerHostname, which only a multi-container endpoint of Mode Direct has",
     PREFIX + b"inference-component": "InferenceComponentName, which this platform does not have",
     PREFIX + b"enable-explanations": "EnableExplanations, which only an endpoint with an explainer has",
 }
@@ -50,7 +68,11 @@ RETURNED = {
     PREFIX + b"custom-attributes",
     PREFIX + b"new-session-id",
     PREFIX + b"closed-session-id",
+    TRACE_HEADER,
 }
+
+STREAMED = {b"content-type": PREFIX + b"content-type"}
+"""The names of answers' headers where the answer is streamed."""
 
 STATUS = {
     "ValidationError": 400,
@@ -80,27 +102,55 @@ class Refusal(Exception):
         self.answer = answer
 
 
-def container_headers(headers: Iterable[tuple[bytes, bytes]], variant: str) -> Headers:
+def rules_for(*, multi_model: bool, has_graph: bool, is_direct: bool) -> Mapping[bytes, HeaderRule]:
+    """Say what headers reach the backend of an endpoint of this kind."""
+    return {
+        **FORWARDED,
+        **(MODEL_RULE if multi_model else {}),
+        **(TRACE_RULE if has_graph else {}),
+        **(CONTAINER_RULE if is_direct else {}),
+    }
+
+
+def container_headers(
+    headers: Iterable[tuple[bytes, bytes]], variants: Sequence[str], rules: Mapping[bytes, HeaderRule] = FORWARDED
+) -> Headers:
     """Pick what the container is told. Raises Refusal, naming the parameter, for what cannot be honoured."""
     picked: Headers = []
     for name, value in headers:
-        rule = FORWARDED.get(name)
+        rule = rules.get(name)
         if rule is not None:
             if len(value) > rule.max_bytes or not rule.pattern.fullmatch(value):
                 raise Refusal(invalid(f"{rule.parameter} is not valid: at most {rule.max_bytes} plain characters"))
             picked.append((name, value))
         elif name in REFUSED:
             raise Refusal(invalid(f"this endpoint cannot honour {REFUSED[name]}: leave it out"))
-    wanted = dict(picked).get(PREFIX + b"target-variant", variant.encode())
-    if wanted != variant.encode():
-        raise Refusal(invalid(f"this endpoint has no variant {wanted.decode()}: its variant is {variant}"))
+    wanted = dict(picked).get(TARGET_VARIANT)
+    if wanted is not None and wanted.decode() not in variants:
+        there_are = f"its variant is {variants[0]}" if len(variants) == 1 else f"it has {', '.join(variants)}"
+        raise Refusal(invalid(f"this endpoint has no variant {wanted.decode()}: {there_are}"))
     return picked
+
+
+def rename(headers: Iterable[tuple[bytes, bytes]], names: Mapping[bytes, bytes]) -> Headers:
+    """Name the headers of a streaming or an asynchronous request as an ordinary one has them.
+
+    What boto3 itself accepts or sends is not what is between the caller and the model.
+    """
+    return [(names.get(name, name), value) for name, value in headers if name not in names.values()]
 
 
 def success(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes, variant: str) -> WireAnswer:
     """Wrap a container's answer: its own content type and attributes, and who gave it."""
     kept = [(name, value) for name, value in headers if name in RETURNED]
     return WireAnswer(status, [*kept, (b"x-amzn-invoked-production-variant", variant.encode())], body)
+
+
+def stream_begins(status: int, headers: Iterable[tuple[bytes, bytes]], variant: str) -> WireAnswer:
+    """Begin a streamed answer: the container's own content type beside that of the stream, and who answers."""
+    kept = [(STREAMED.get(name, name), value) for name, value in headers if name in RETURNED]
+    named = [(b"content-type", event_stream.CONTENT_TYPE), (b"x-amzn-invoked-production-variant", variant.encode())]
+    return WireAnswer(status, [*kept, *named], b"")
 
 
 def invalid(message: str, status: int = 400) -> WireAnswer:
@@ -139,6 +189,12 @@ def not_ready(message: str) -> WireAnswer:
 def overloaded(message: str) -> WireAnswer:
     """More requests than this replica takes at once."""
     return error("ServiceUnavailable", message)
+
+
+def too_many(pending_count: int, *, throttles: bool) -> WireAnswer:
+    """More requests than a replica takes at once: for want of room, or as its owner has asked (`throttles`)."""
+    message = f"{pending_count} requests are under way already. Try again shortly."
+    return error("ThrottlingException", message, status=429) if throttles else overloaded(message)
 
 
 def error(code: str, message: str, *, status: int | None = None, **members: str | int) -> WireAnswer:
