@@ -11,12 +11,16 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 from raymaker.platform import dispatch, query, wire
 from raymaker.platform.errors import ClientError, RequestTimeout, RequestTooLarge, ServiceUnavailable
 from raymaker.platform.operations.registry import HANDLERS, Context
+from raymaker.platform.records import EndpointRecord
+from raymaker.platform.waiting_room import ClientGone, WaitingRoom, find_sleeper
+from raymaker.platform.way_in import ProxyWay
 from raymaker.platform.wire import HttpAnswer
+from raymaker.serving.proxy import NO_ROUTE_HEADER
 
 BODY_LIMIT_BYTES = 4 * 1024 * 1024
 RECEIPT_DEADLINE_S = 30.0
@@ -24,14 +28,11 @@ THREAD_COUNT = 16
 WAITING_LIMIT = 256
 """Requests that may wait for a thread or be in one; whoever comes beyond is asked to come again."""
 
+T = TypeVar("T")
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
-
-
-class ClientGone(Exception):
-    """The client hung up before its request was whole."""
 
 
 def create_app(
@@ -56,6 +57,8 @@ class _Frontend:
         self._waiting_limit = waiting_limit
         self._waiting_count = 0
         self._threads = ThreadPoolExecutor(THREAD_COUNT, "raymaker-api")
+        self._way = ProxyWay(context.settings.url)
+        self._room = WaitingRoom(context, self._way, self._threads)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one connection's request, or take part in the server's start and end."""
@@ -71,6 +74,7 @@ class _Frontend:
         """Follow the server from its start to its end."""
         while (message := await receive())["type"] != "lifespan.shutdown":
             await send({"type": f"{message['type']}.complete"})
+        await self._way.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -78,8 +82,13 @@ class _Frontend:
         """Answer one request, under a request id of its own."""
         request_id = str(uuid.uuid4())
         try:
-            answer = await self._route(scope, receive, request_id)
+            if scope["path"].startswith("/endpoints/"):
+                answer = await self._hold(scope, receive, send, request_id)
+            else:
+                answer = await self._route(scope, receive, request_id)
         except ClientGone:
+            return
+        if answer is None:
             return
         headers = {
             "content-type": answer.content_type,
@@ -94,8 +103,6 @@ class _Frontend:
     async def _route(self, scope: Message, receive: Receive, request_id: str) -> HttpAnswer:
         """Choose by path and method."""
         method, path = scope["method"], scope["path"]
-        if path.startswith("/endpoints/"):
-            return await self._in_thread(dispatch.explain_missing_route, self._context, path, request_id)
         if path in {"/ping", "/healthz"}:
             return wire.write_json(HTTPStatus.OK, {"status": "ok"})
         if path != "/":
@@ -108,6 +115,16 @@ class _Frontend:
                 wire.write_json(HTTPStatus.METHOD_NOT_ALLOWED, {"message": text}), headers={"allow": "GET, HEAD, POST"}
             )
         return await self._call(scope, receive, request_id)
+
+    async def _hold(self, scope: Message, receive: Receive, send: Send, request_id: str) -> HttpAnswer | None:
+        """Wait for an endpoint that sleeps, and have it answer; None where it has. Of any other say why it cannot."""
+        found = await self._in_thread(find_sleeper, self._context, scope)
+        if isinstance(found, EndpointRecord):
+            return await self._room.answer(found, scope, receive, send)
+        if found is not None:
+            return found
+        explained = await self._in_thread(dispatch.explain_missing_route, self._context, scope["path"], request_id)
+        return replace(explained, headers={**explained.headers, NO_ROUTE_HEADER: "1"})
 
     async def _call(self, scope: Message, receive: Receive, request_id: str) -> HttpAnswer:
         """Receive an API request and run its operation."""
@@ -144,7 +161,7 @@ class _Frontend:
             seconds = f"{self._receipt_deadline_s:g}"
             raise RequestTimeout(f"the body did not arrive within {seconds} s; send the request again") from None
 
-    async def _in_thread(self, work: Callable[..., HttpAnswer], *arguments: object) -> HttpAnswer:
+    async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T | HttpAnswer:
         """Run blocking work in a thread, unless too many wait for one already."""
         if self._waiting_count >= self._waiting_limit:
             return wire.write_error(ServiceUnavailable("too many requests at once; send this one again shortly"))

@@ -6,26 +6,40 @@ Knows no Ray: what it asks of the cluster is the `Fleet` protocol.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Protocol
 
 from raymaker.actors.errors import WorkError
 from raymaker.actors.spec import InstanceType, Resources, TrainingSpec
 from raymaker.platform import specs
+from raymaker.platform.capacity import resources_needed
 from raymaker.platform.database import events, hosting, training
 from raymaker.platform.database.engine import Database
-from raymaker.platform.records import EndpointRecord, EndpointStatus, TrainingJobRecord, TrainingJobStatus
+from raymaker.platform.reconcile_sleep import SleepReconciler
+from raymaker.platform.reconcile_transforms import TransformFleet, TransformReconciler
+from raymaker.platform.records import (
+    Deployment,
+    EndpointRecord,
+    EndpointStatus,
+    RolloutStage,
+    SleepStage,
+    TrainingJobRecord,
+    TrainingJobStatus,
+)
+from raymaker.platform.room import Queued, Room
 from raymaker.platform.settings import Settings
 from raymaker.serving.endpoint import EndpointObservation, EndpointState
-from raymaker.serving.spec import EndpointSpec
+from raymaker.serving.spec import FRONT, EndpointSpec
 
 logger = logging.getLogger(__name__)
 
 Attempt = tuple[str, int]
 
 
-class Fleet(Protocol):
+class Fleet(TransformFleet, Protocol):
     """What the reconciler asks of the cluster."""
 
     def supervisors(self) -> frozenset[Attempt]:
@@ -35,7 +49,10 @@ class Fleet(Protocol):
         """What the cluster could give to new jobs now, summed over its nodes."""
 
     def launch(self, spec: TrainingSpec) -> None:
-        """Start a supervisor for an attempt. Launching one that lives does nothing."""
+        """Start a supervisor for an attempt, and keep what the attempt needs from others until it has it.
+
+        Launching one that lives starts nothing.
+        """
 
     def stop(self, attempt: Attempt) -> None:
         """Ask an attempt's supervisor to stop its job. Never blocks."""
@@ -43,8 +60,8 @@ class Fleet(Protocol):
     def endpoints(self, names: list[str]) -> Mapping[str, EndpointObservation]:
         """Tell what each of these endpoints looks like from outside."""
 
-    def deploy(self, spec: EndpointSpec) -> None:
-        """Make an endpoint be as the spec says. Returns before it is."""
+    def deploy(self, spec: EndpointSpec, beside: Sequence[EndpointSpec]) -> None:
+        """Make an endpoint be as the spec says, with other revisions' fleets beside it. Returns before it is."""
 
     def remove_endpoint(self, name: str) -> None:
         """Take an endpoint away. Returns before it is gone."""
@@ -60,61 +77,75 @@ class Reconciler:
         self._fleet = fleet
         self._settings = settings
         self._catalogue = catalogue
-        self._deployed: dict[str, int] = {}
-        """The generation last deployed by this process, so that an unchanged endpoint is not deployed at every step."""
+        self._transforms = TransformReconciler(database, fleet, catalogue)
+        self._sleep = SleepReconciler(database, fleet)
+        self._deployed: dict[str, tuple[int, RolloutStage | None]] = {}
+        """What this process last deployed, so that an unchanged endpoint is not deployed at every step."""
+        self._launched: set[Attempt] = set()
+        """The attempts that this process has launched: the fleet knows what those need."""
+        self.is_hurried = False
+        """Whether somebody waits for an endpoint, so that the next step should come soon."""
 
     def step(self, now: float) -> None:
         """Look once at every unfinished job and endpoint. One that fails does not keep the others from their turn."""
-        self._step_jobs(now)
+        self._place_all([*self._step_jobs(now), *self._transforms.step(now)])
         self._step_endpoints(now)
 
-    def _step_jobs(self, now: float) -> None:
+    def _step_jobs(self, now: float) -> list[Queued]:
+        """Follow the training jobs that were started, and return those that wait for room."""
         jobs = training.unfinished_training_jobs(self._database)
+        self._launched &= {(job.name, job.attempt) for job in jobs}
         if not jobs:
-            return
+            return []
         alive = self._fleet.supervisors()
-        free = self._fleet.free()
-        waiting: list[str] = []
         for job in jobs:
-            try:
-                if (job.name, job.attempt) in alive:
-                    self._follow(job)
-                elif job.attempt > 0:
-                    self._fleet.launch(self._spec(job))
-                elif job.status is TrainingJobStatus.IN_PROGRESS:
-                    free = self._place(job, free, waiting, now)
-            except Exception:
-                logger.exception("could not move training job %s; the next step tries again", job.name)
+            if job.attempt > 0:
+                with _logged(f"training job {job.name}"):
+                    self._follow(job, alive)
+        return [self._queued(job, now) for job in jobs if job.attempt == 0]
 
-    def _follow(self, job: TrainingJobRecord) -> None:
-        if job.status is TrainingJobStatus.STOPPING:
-            self._fleet.stop((job.name, job.attempt))
+    def _follow(self, job: TrainingJobRecord, alive: frozenset[Attempt]) -> None:
+        """See that a job that was started has its supervisor, and that this hears of a stop.
 
-    def _place(self, job: TrainingJobRecord, free: Resources, waiting: list[str], now: float) -> Resources:
-        """Start a queued job where there is room, else tell why it waits. Returns what is then left.
-
-        A job that waits keeps what it needs from later ones: they start only with what it does not use, so that a
-        stream of small jobs never starves a large one.
+        A gang that an earlier process launched is launched again: it may still be waiting for its machines, and what it
+        waits for must not go to another job.
         """
-        spec = self._spec(job)
-        needed = spec.instance_type.resources
-        left = subtract(free, needed)
-        if missing := shortage(left):
-            reason = f"Waiting for an instance of {spec.instance_type.name}: {missing} short of what is free"
-            if waiting:
-                reason += f", behind {len(waiting)} other job(s), first {waiting[0]}"
-            training.mark_pending(self._database, job.name, reason, now)
-            waiting.append(job.name)
-        else:
-            started = training.start_attempt(self._database, job.name, now)
-            self._fleet.launch(self._spec(started))
-        return left
+        attempt = (job.name, job.attempt)
+        if attempt in alive and job.status is TrainingJobStatus.STOPPING:
+            self._fleet.stop(attempt)
+        if attempt not in alive or (attempt not in self._launched and self._spec(job).instance_count > 1):
+            self._launch(job)
+
+    def _place_all(self, queue: list[Queued]) -> None:
+        """Start the queued jobs for which there is room, in the order in which they came."""
+        if not queue:
+            return
+        room = Room(self._fleet.free())
+        for job in sorted(queue, key=attrgetter("created_at")):
+            with _logged(job.name):
+                job.place(room)
+
+    def _queued(self, job: TrainingJobRecord, now: float) -> Queued:
+        def place(room: Room) -> None:
+            spec = self._spec(job)
+            reason = room.take(job.name, resources_needed(spec), f"{_instances(spec)} of {spec.instance_type.name}")
+            if reason is None:
+                self._launch(training.start_attempt(self._database, job.name, now))
+            else:
+                training.mark_pending(self._database, job.name, reason, now)
+
+        return Queued(job.created_at, f"training job {job.name}", place)
+
+    def _launch(self, job: TrainingJobRecord) -> None:
+        self._fleet.launch(self._spec(job))
+        self._launched.add((job.name, job.attempt))
 
     def _spec(self, job: TrainingJobRecord) -> TrainingSpec:
         return specs.training_spec(job, self._catalogue, self._settings)
 
     def _step_endpoints(self, now: float) -> None:
         endpoints = hosting.active_endpoints(self._database)
+        self.is_hurried = any(endpoint.sleep is not None for endpoint in endpoints)
         if not endpoints:
             return
         seen = self._fleet.endpoints([endpoint.name for endpoint in endpoints])
@@ -131,29 +162,63 @@ class Reconciler:
         elif endpoint.status is EndpointStatus.FAILED:
             if seen.state is not EndpointState.MISSING:  # nothing half-made stays
                 self._fleet.remove_endpoint(name)
+        elif self._sleep.take_away(endpoint, seen):
+            self._deployed.pop(name, None)
         elif seen.state is EndpointState.DELETING:
             return
-        elif seen.state is EndpointState.MISSING or not self._is_deployed(endpoint):
+        elif seen.state is EndpointState.MISSING or not self._is_deployed(endpoint, seen):
             self._deploy(endpoint, now)
+        elif seen.state is EndpointState.HEALTHY and endpoint.stage is RolloutStage.PREPARING:
+            hosting.fleets_ready(self._database, name, generation, now)
         elif seen.state is EndpointState.HEALTHY:
-            hosting.endpoint_healthy(self._database, name, generation, seen.running_replicas, now)
+            self._be_healthy(endpoint, seen, now)
         elif seen.state is EndpointState.FAILED:
             reason = events.last_replica_failure(self._database, endpoint.arn, generation) or seen.message
-            hosting.endpoint_failed(self._database, name, generation, reason, now)
+            self._fail(endpoint, reason, now)
 
-    def _is_deployed(self, endpoint: EndpointRecord) -> bool:
-        """Tell whether the generation was deployed; one that is in service was, by an earlier process perhaps."""
+    def _is_deployed(self, endpoint: EndpointRecord, seen: EndpointObservation) -> bool:
+        """Tell whether the generation was deployed; one that is in service was, by an earlier process perhaps.
+
+        That process may not have come to taking away what an update left over.
+        """
         if endpoint.name not in self._deployed and endpoint.status is EndpointStatus.IN_SERVICE:
-            self._deployed[endpoint.name] = endpoint.generation
-        return self._deployed.get(endpoint.name) == endpoint.generation
+            spec = self._endpoint_spec(endpoint, endpoint.desired)
+            if set(seen.running_counts) <= {FRONT, *map(spec.fleet_name, spec.fleets)}:
+                self._deployed[endpoint.name] = (endpoint.generation, endpoint.stage)
+        return self._deployed.get(endpoint.name) == (endpoint.generation, endpoint.stage)
 
     def _deploy(self, endpoint: EndpointRecord, now: float) -> None:
+        front, beside = deployments_of(endpoint)
         try:
-            self._fleet.deploy(specs.endpoint_spec(endpoint, self._catalogue, self._settings))
+            others = [self._endpoint_spec(endpoint, other) for other in beside]
+            self._fleet.deploy(self._endpoint_spec(endpoint, front), others)
         except WorkError as error:
-            hosting.endpoint_failed(self._database, endpoint.name, endpoint.generation, str(error), now)
+            self._fail(endpoint, str(error), now)
         else:
-            self._deployed[endpoint.name] = endpoint.generation
+            self._deployed[endpoint.name] = (endpoint.generation, endpoint.stage)
+
+    def _fail(self, endpoint: EndpointRecord, reason: str, now: float) -> None:
+        """Note that an endpoint's last deploy has failed, with the reason."""
+        if endpoint.sleep is SleepStage.WAKING:
+            self._sleep.give_up(endpoint, reason)
+        hosting.endpoint_failed(self._database, endpoint.name, endpoint.generation, reason, now)
+
+    def _be_healthy(self, endpoint: EndpointRecord, seen: EndpointObservation, now: float) -> None:
+        """Note that an endpoint answers and on how many instances, or have it fall asleep where nobody asks it."""
+        spec = self._endpoint_spec(endpoint, endpoint.desired)
+        is_at_rest = endpoint.status is EndpointStatus.IN_SERVICE and endpoint.sleep is None
+        if is_at_rest and spec.idle_s is not None and self._sleep.lay_down(endpoint, seen, spec.idle_s, now):
+            self.is_hurried = True
+            return
+        fleets = {variant.name: spec.fleet_name(variant) for variant in (*spec.variants, *spec.shadows)}
+        running, wanted = (
+            {name: counts.get(fleet, 0) for name, fleet in fleets.items()}
+            for counts in (seen.running_counts, seen.wanted_counts)
+        )
+        hosting.endpoint_healthy(self._database, endpoint.name, endpoint.generation, running, now, wanted_counts=wanted)
+
+    def _endpoint_spec(self, endpoint: EndpointRecord, deployment: Deployment) -> EndpointSpec:
+        return specs.endpoint_spec(endpoint, deployment, self._catalogue, self._settings)
 
     def _remove(self, endpoint: EndpointRecord, seen: EndpointObservation) -> None:
         if seen.state is EndpointState.MISSING:
@@ -163,18 +228,27 @@ class Reconciler:
             self._fleet.remove_endpoint(endpoint.name)
 
 
-def subtract(free: Resources, needed: Resources) -> Resources:
-    """Return what is left; below zero where there was not enough."""
-    return Resources(free.cpus - needed.cpus, free.memory_bytes - needed.memory_bytes, free.gpus - needed.gpus)
+def deployments_of(endpoint: EndpointRecord) -> tuple[Deployment, tuple[Deployment, ...]]:
+    """Which deployment's front is to answer now, and whose fleets are to exist beside its own."""
+    desired, deployed = endpoint.desired, endpoint.deployed
+    if deployed is None or endpoint.stage is None:
+        return desired, ()
+    if endpoint.stage is RolloutStage.PREPARING:
+        return deployed, (desired,)
+    return desired, (deployed,)
 
 
-def shortage(left: Resources) -> str:
-    """Say in words what is below zero, '' where nothing is."""
-    parts = []
-    if left.cpus < 0:
-        parts.append(f"{-left.cpus:g} CPUs")
-    if left.memory_bytes < 0:
-        parts.append(f"{-left.memory_bytes / 2**30:.1f} GiB of memory")
-    if left.gpus < 0:
-        parts.append(f"{-left.gpus:g} GPUs")
-    return ", ".join(parts)
+def _instances(spec: TrainingSpec) -> str:
+    """Say what a job waits for."""
+    if spec.min_instance_count is not None:
+        return f"at least {spec.min_instance_count} instance(s)"
+    return f"{spec.instance_count} instances" if spec.instance_count > 1 else "an instance"
+
+
+@contextlib.contextmanager
+def _logged(what: str) -> Iterator[None]:
+    """Keep what one job meets with from the others."""
+    try:
+        yield
+    except Exception:
+        logger.exception("could not move %s; the next step tries again", what)

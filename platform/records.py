@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raymaker.actors.spec import SourceSpec
+from raymaker.serving.graph.document import Placement, parse_graph
 
 OWNER_TAG = "raymaker:endpoint"
 """Tag of a model or endpoint configuration that was made for one endpoint alone, and goes with it."""
@@ -43,7 +44,7 @@ class SecondaryStatus(enum.StrEnum):
     PENDING = "Pending"
     """Waits for a machine; the message says for what."""
     RESTARTING = "Restarting"
-    """The last attempt was lost with its machine; the next one is being started."""
+    """The last attempt was lost with its machine, or its instances are started together once more."""
     STARTING = "Starting"
     """A machine is being prepared."""
     DOWNLOADING_IMAGE = "DownloadingTrainingImage"
@@ -87,6 +88,26 @@ class EndpointStatus(enum.StrEnum):
     """Being taken away; the record goes when the fleet is gone."""
 
 
+class RolloutStage(enum.StrEnum):
+    """How far an endpoint is on the way from its deployed deployment to the desired one."""
+
+    PREPARING = "Preparing"
+    """The desired fleets come up beside those that answer."""
+    SHIFTING = "Shifting"
+    """The desired fleets are up and take the traffic; the deployed ones are still there."""
+
+
+class SleepStage(enum.StrEnum):
+    """How an endpoint in service that may be without instances comes to have none, and some again."""
+
+    FALLING_ASLEEP = "FallingAsleep"
+    """Nobody has asked for long: what it has is being taken away."""
+    ASLEEP = "Asleep"
+    """Nothing of it runs. It is in service all the same: whoever asks is kept waiting, and wakes it."""
+    WAKING = "Waking"
+    """Somebody has asked: it is being deployed anew."""
+
+
 @dataclass(frozen=True)
 class StatusTransition:
     """One stay in a secondary status. `ended_at` is None while it lasts."""
@@ -101,8 +122,9 @@ class StatusTransition:
 class TrainingJobRecord:
     """One training job. `version` guards updates: a write goes through only where it is still the one that was read.
 
-    `attempt` is the only attempt whose reports count; 0 while none was started. `started_at` and `ended_at` are when
-    training started and ended on the machine; `ended_at` of a job that never ran is when it reached its end.
+    `attempt` is the only attempt whose reports count; 0 while none was started. `start` counts how often its instances
+    were started together, and stays 0 where there is one. `started_at` and `ended_at` are when training started and
+    ended on the machine; `ended_at` of a job that never ran is when it reached its end.
     """
 
     name: str
@@ -124,6 +146,7 @@ class TrainingJobRecord:
     image_digest: str | None = None
     stop_requested_at: float | None = None
     node_id: str | None = None
+    start: int = 0
 
     @property
     def message(self) -> str:
@@ -166,27 +189,77 @@ class EndpointConfigRecord:
 
 
 @dataclass(frozen=True)
-class Deployment:
-    """Everything one generation of an endpoint runs, resolved once and kept with the endpoint.
+class ResolvedContainer:
+    """One container of a model: what serves, and which archive. `hostname` is its name within the model."""
 
-    So an endpoint outlives the deletion of its configuration, its model and the training job they came from.
-    `variant` is the production variant as CreateEndpointConfig was told.
-    """
-
-    config_name: str
-    model_name: str
-    variant: Mapping[str, Any]
     image: str | None = None
     source: SourceSpec | None = None
     model_uri: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    hostname: str | None = None
+    multi_model: bool = False
+    keeps_models: bool = True
+    """As `ScoringSpec` has them."""
+
+
+@dataclass(frozen=True)
+class ResolvedVariant:
+    """One variant with everything that it runs. `request` is the variant as CreateEndpointConfig was told.
+
+    `weight` and `instance_count` begin as the request has them and change live.
+    """
+
+    request: Mapping[str, Any]
+    model_name: str
+    containers: tuple[ResolvedContainer, ...]
+    weight: float = 1.0
+    instance_count: int = 1
+    execution_mode: str | None = None
+    """How several containers work together in SageMaker's own way; None where there is one, or a graph."""
+    inference_graph: Mapping[str, Any] | None = None
+    """How they do as CreateModel was told, None where they do not."""
+
+    @property
+    def name(self) -> str:
+        """The variant's name, which is its own within an endpoint."""
+        return str(self.request["VariantName"])
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether any of its containers has a fleet of its own."""
+        graph = parse_graph(self.inference_graph) if self.inference_graph is not None else None
+        return graph is not None and Placement.DISTRIBUTED in graph.targets().values()
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Everything one generation of an endpoint runs, resolved once and kept with the endpoint.
+
+    So an endpoint outlives the deletion of its configuration, its models and the training jobs they came from.
+    `revision` is the generation that this was first asked for in: going back to it, or changing its weights, makes
+    nothing anew. The last fields are those of the configuration.
+    """
+
+    config_name: str
+    variants: tuple[ResolvedVariant, ...]
+    shadows: tuple[ResolvedVariant, ...] = ()
+    revision: int = 1
+    data_capture: Mapping[str, Any] | None = None
+    async_inference: Mapping[str, Any] | None = None
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether there is but one variant, no shadow, and no container with a fleet of its own: nothing to route."""
+        return len(self.variants) == 1 and not self.shadows and not self.variants[0].is_distributed
 
 
 @dataclass(frozen=True)
 class EndpointRecord:
     """One endpoint. `generation` grows whenever the desired deployment changes, so that late news is told apart.
 
-    `deployed` is the last deployment that was healthy, to which a failed update goes back.
+    `deployed` is the last deployment that was healthy, to which a failed update goes back. `running_counts` says how
+    many instances each variant has, by its name, `wanted_counts` how many its load asks for. `stage` is None where one
+    deployment alone is there, or is on its way, `sleep` where the endpoint is awake.
     """
 
     name: str
@@ -198,9 +271,12 @@ class EndpointRecord:
     created_at: float
     modified_at: float
     deployed: Deployment | None = None
-    running_count: int = 0
+    running_counts: Mapping[str, int] = field(default_factory=dict)
     failure_reason: str | None = None
     version: int = 1
+    stage: RolloutStage | None = None
+    sleep: SleepStage | None = None
+    wanted_counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

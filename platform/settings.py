@@ -35,6 +35,10 @@ class Settings(BaseSettings):
     training_network: Literal["none", "open"] = Field(
         "none", description="network of training containers whose request does not set EnableNetworkIsolation"
     )
+    host_network: bool = Field(
+        False,
+        description="whether containers of an open network may share their machine's where only that leads to others",
+    )
     region: str = Field("us-east-1", description="region named in ARNs and told to containers")
     account_id: str = Field("000000000000", pattern=r"^\d{12}$", description="account named in ARNs")
     s3_endpoint_url: str | None = Field(None, description="object store to use for s3:// URIs instead of AWS")
@@ -43,8 +47,17 @@ class Settings(BaseSettings):
     registry_insecure: list[str] = Field([], description="registries (host:port) that may be spoken to without TLS")
     max_body_bytes: int = Field(6 * 1024 * 1024, ge=1, description="largest body of InvokeEndpoint")
     catalogue: Path | None = Field(None, description="TOML file with instance types beside the built-in ones")
+    idle_s: float = Field(
+        300.0, gt=0, description="how long nothing must be asked before an endpoint that may sleep goes to sleep"
+    )
     stop_grace_s: float = Field(120.0, ge=0, description="time between SIGTERM and SIGKILL for training containers")
     reap_after_s: float = Field(20.0, ge=0, description="how long a container without a living owner is left alone")
+    exchange_timeout_s: float = Field(
+        300.0, gt=0, description="how long a rank waits in the exchange for the others before all of them fail"
+    )
+    exchange_arena_mib: int | None = Field(
+        None, ge=1, description="shared memory of the exchange on each instance, in MiB; default: it chooses"
+    )
 
     @classmethod
     def settings_customise_sources(

@@ -5,7 +5,8 @@ Also the one place where a model is resolved: which archive, and which image or 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raymaker.actors.spec import (
@@ -13,18 +14,33 @@ from raymaker.actors.spec import (
     InstanceType,
     MetricDefinition,
     Network,
+    Placement,
+    Resources,
     ScoringSpec,
     SourceSpec,
     TrainingSpec,
 )
+from raymaker.platform import transitions
 from raymaker.platform.catalogue import CatalogueError
 from raymaker.platform.errors import ValidationException
-from raymaker.platform.records import Deployment, EndpointRecord, ModelRecord, TrainingJobRecord
+from raymaker.platform.hosting_specs import async_spec, capture_spec, graph_spec
+from raymaker.platform.operations.inference_graphs import container_hostnames, execution_mode
+from raymaker.platform.records import (
+    Deployment,
+    EndpointRecord,
+    ModelRecord,
+    ResolvedContainer,
+    ResolvedVariant,
+    TrainingJobRecord,
+)
+from raymaker.platform.scaling_specs import initial_count, instance_type_of, most_pending, scaling_spec
 from raymaker.platform.settings import Settings
-from raymaker.serving.spec import EndpointSpec
+from raymaker.serving.spec import EndpointSpec, VariantSpec
 
 DEFAULT_MAX_RUNTIME_S = 86_400
 JOB_SCHEME = "training-job://"
+MULTI_MODEL = "MultiModel"
+"""The mode of a container that serves many models."""
 
 Catalogue = Mapping[str, InstanceType]
 
@@ -33,13 +49,14 @@ def training_spec(record: TrainingJobRecord, catalogue: Catalogue, settings: Set
     """Say what the job's current attempt is to run. Raises CatalogueError where its instance type is gone."""
     request = record.request
     algorithm, output = request["AlgorithmSpecification"], request["OutputDataConfig"]
-    checkpoints = request.get("CheckpointConfig", {})
+    checkpoints, resources = request.get("CheckpointConfig", {}), request["ResourceConfig"]
+    least_count, most_count = instance_counts(resources)
     return TrainingSpec(
         job_name=record.name,
         job_arn=record.arn,
         region=settings.region,
         attempt=record.attempt,
-        instance_type=_find_type(catalogue, request["ResourceConfig"]["InstanceType"], f"training job {record.name}"),
+        instance_type=_find_type(catalogue, resources["InstanceType"], f"training job {record.name}"),
         output_uri=output["S3OutputPath"],
         image=algorithm.get("TrainingImage"),
         source=source_of(request),
@@ -57,70 +74,84 @@ def training_spec(record: TrainingJobRecord, catalogue: Catalogue, settings: Set
             MetricDefinition(definition["Name"], definition["Regex"])
             for definition in algorithm.get("MetricDefinitions", [])
         ),
+        instance_count=most_count,
+        min_instance_count=least_count if least_count < most_count else None,
+        containers_per_instance=resources.get("ContainersPerInstance", 1),
+        placement=Placement(resources.get("PlacementStrategy", Placement.PACK.value)),
+        max_failures=transitions.max_attempts(record) - 1,
+        retries_errors="RetryStrategy" in request,
+        start=record.start,
     )
 
 
-def endpoint_spec(record: EndpointRecord, catalogue: Catalogue, settings: Settings) -> EndpointSpec:
-    """Say what the endpoint's current generation is to run. Raises CatalogueError where its instance type is gone."""
-    desired, variant = record.desired, record.desired.variant
-    instance_type = _find_type(catalogue, variant["InstanceType"], f"endpoint {record.name}")
+def endpoint_spec(
+    record: EndpointRecord, deployment: Deployment, catalogue: Catalogue, settings: Settings
+) -> EndpointSpec:
+    """Say what a deployment of the endpoint is to run. Raises CatalogueError where its instance type is gone."""
+
+    def variant_spec(variant: ResolvedVariant) -> VariantSpec:
+        instance_type = instance_type_of(variant.request) or _find_type(
+            catalogue, variant.request["InstanceType"], f"endpoint {record.name}"
+        )
+        return _variant_spec(variant, instance_type, settings)
+
     return EndpointSpec(
         endpoint_name=record.name,
-        config_name=desired.config_name,
+        config_name=deployment.config_name,
         generation=record.generation,
-        variant_name=variant["VariantName"],
-        replica_count=variant.get("InitialInstanceCount", 1),
-        instance_type=instance_type,
-        scoring=ScoringSpec(
-            image=desired.image,
-            source=desired.source,
-            model_uri=desired.model_uri,
-            environment=desired.environment,
-            resources=instance_type.resources,
-            startup_timeout_s=variant.get("ContainerStartupHealthCheckTimeoutInSeconds", ScoringSpec.startup_timeout_s),
-            download_timeout_s=variant.get("ModelDataDownloadTimeoutInSeconds", ScoringSpec.download_timeout_s),
-            invocation_timeout_s=variant.get("InvocationTimeoutInSeconds", ScoringSpec.invocation_timeout_s),
-            max_body_bytes=variant.get("MaxPayloadInBytes", settings.max_body_bytes),
-        ),
+        revision=deployment.revision,
+        variants=tuple(map(variant_spec, deployment.variants)),
+        shadows=tuple(map(variant_spec, deployment.shadows)),
+        endpoint_arn=record.arn,
+        capture=capture_spec(deployment.data_capture),
+        asynchronous=async_spec(deployment.async_inference),
     )
 
 
-def resolve_deployment(
-    config_name: str, variant: Mapping[str, Any], model: ModelRecord, job: TrainingJobRecord | None
-) -> Deployment:
-    """Settle everything that a variant runs. `job` is the training job that the model came from, where it is known.
+def resolve_variant(
+    request: Mapping[str, Any], models: Sequence[tuple[ModelRecord, Sequence[TrainingJobRecord | None]]]
+) -> ResolvedVariant:
+    """Settle everything that a variant runs: of the first model, and of those that its graph calls by their names.
+
+    Each comes with the jobs that `resolve_containers` takes, whose errors are raised.
+    """
+    (model, jobs), *called = models
+    containers, graph = resolve_containers(model, jobs), model.request.get("InferenceGraph")
+    for other, origins in called:
+        (container,) = resolve_containers(other, origins)
+        containers = (*containers, dataclasses.replace(container, hostname=other.name))
+    return ResolvedVariant(
+        request=request,
+        model_name=model.name,
+        containers=containers,
+        execution_mode=execution_mode(model.request) if len(containers) > 1 and graph is None else None,
+        inference_graph=graph,
+        weight=request.get("InitialVariantWeight", ResolvedVariant.weight),
+        instance_count=initial_count(request),
+    )
+
+
+def resolve_containers(model: ModelRecord, jobs: Sequence[TrainingJobRecord | None]) -> tuple[ResolvedContainer, ...]:
+    """Settle what a model's containers run. `jobs` are those that the containers came from, where known.
 
     Raises ValidationException where the model is a job's that has none, or has no image and no job to take it from.
     """
-    container = model_container(model.request)
-    uri = model_data_uri(container)
-    if uri is not None and uri.startswith(JOB_SCHEME):
-        uri = _model_of(job, uri)
-    image, source = container.get("Image"), None
-    if image is None:
-        if job is None:
-            raise ValidationException(
-                f"Model {model.name} names no Image, and its data {uri} is not that of a training job known here. "
-                "Create a model that names one"
-            )
-        image, source = job.request["AlgorithmSpecification"].get("TrainingImage"), source_of(job.request)
-    return Deployment(
-        config_name=config_name,
-        model_name=model.name,
-        variant=variant,
-        image=image,
-        source=source,
-        model_uri=uri,
-        environment=container.get("Environment", {}),
-    )
+    containers = model_containers(model.request)
+    hostnames = container_hostnames(containers) if len(containers) > 1 else [None] * len(containers)
+    resolved = zip(containers, jobs, hostnames, strict=True)
+    return tuple(_resolve_container(model.name, *each) for each in resolved)
 
 
-def model_container(request: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The one container of a CreateModel request."""
-    container: Mapping[str, Any] = (
-        request["PrimaryContainer"] if "PrimaryContainer" in request else request["Containers"][0]
-    )
-    return container
+def model_containers(request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The containers of a CreateModel request, in their order."""
+    first = [request["PrimaryContainer"]] if "PrimaryContainer" in request else []
+    return [*first, *request.get("Containers", [])]
+
+
+def is_plain(request: Mapping[str, Any]) -> bool:
+    """Tell whether a model is one container that serves one model."""
+    containers = model_containers(request)
+    return len(containers) == 1 and "InferenceGraph" not in request and containers[0].get("Mode") != MULTI_MODEL
 
 
 def model_data_uri(container: Mapping[str, Any]) -> str | None:
@@ -154,6 +185,16 @@ def model_location(job_name: str, request: Mapping[str, Any]) -> str:
     return f"{output['S3OutputPath'].rstrip('/')}/{job_name}/output/{name}"
 
 
+def instance_counts(resources: Mapping[str, Any]) -> tuple[int, int]:
+    """The fewest and the most instances that a ResourceConfig asks for.
+
+    MinInstanceCount and MaxInstanceCount are InstanceCount where they are left out, and it is the most of them.
+    """
+    least, most = resources.get("MinInstanceCount"), resources.get("MaxInstanceCount")
+    count = resources.get("InstanceCount", most or least or 1)
+    return least or count, most or count
+
+
 def max_runtime_s(request: Mapping[str, Any]) -> int:
     """How long user code may run."""
     return int(request.get("StoppingCondition", {}).get("MaxRuntimeInSeconds", DEFAULT_MAX_RUNTIME_S))
@@ -162,6 +203,65 @@ def max_runtime_s(request: Mapping[str, Any]) -> int:
 def is_isolated(request: Mapping[str, Any], settings: Settings) -> bool:
     """Whether training containers have no network: as the request says, else as the setting does."""
     return bool(request.get("EnableNetworkIsolation", settings.training_network == "none"))
+
+
+def _resolve_container(
+    model_name: str, container: Mapping[str, Any], job: TrainingJobRecord | None, hostname: str | None
+) -> ResolvedContainer:
+    uri = model_data_uri(container)
+    if uri is not None and uri.startswith(JOB_SCHEME):
+        uri = _model_of(job, uri)
+    image, source = container.get("Image"), None
+    if image is None:
+        if job is None:
+            raise ValidationException(
+                f"Model {model_name} names no Image, and its data {uri} is not that of a training job known here. "
+                "Create a model that names one"
+            )
+        image, source = job.request["AlgorithmSpecification"].get("TrainingImage"), source_of(job.request)
+    return ResolvedContainer(
+        image=image,
+        source=source,
+        model_uri=uri,
+        environment=container.get("Environment", {}),
+        hostname=hostname or container.get("ContainerHostname"),
+        multi_model=container.get("Mode") == MULTI_MODEL,
+        keeps_models=container.get("MultiModelConfig", {}).get("ModelCacheSetting", "Enabled") == "Enabled",
+    )
+
+
+def _variant_spec(variant: ResolvedVariant, instance_type: InstanceType, settings: Settings) -> VariantSpec:
+    resources = instance_type.resources.share(len(variant.containers))
+    scorings = [_scoring_spec(variant.request, container, resources, settings) for container in variant.containers]
+    return VariantSpec(
+        name=variant.name,
+        weight=variant.weight,
+        replica_count=variant.instance_count,
+        instance_type=instance_type,
+        scoring=scorings[0],
+        graph=graph_spec(variant, scorings),
+        scaling=scaling_spec(variant.request, settings),
+        max_pending_requests=most_pending(variant.request),
+        throttles="ServerlessConfig" in variant.request,
+    )
+
+
+def _scoring_spec(
+    request: Mapping[str, Any], container: ResolvedContainer, resources: Resources, settings: Settings
+) -> ScoringSpec:
+    return ScoringSpec(
+        image=container.image,
+        source=container.source,
+        model_uri=container.model_uri,
+        environment=container.environment,
+        resources=resources,
+        startup_timeout_s=request.get("ContainerStartupHealthCheckTimeoutInSeconds", ScoringSpec.startup_timeout_s),
+        download_timeout_s=request.get("ModelDataDownloadTimeoutInSeconds", ScoringSpec.download_timeout_s),
+        invocation_timeout_s=request.get("InvocationTimeoutInSeconds", ScoringSpec.invocation_timeout_s),
+        max_body_bytes=request.get("MaxPayloadInBytes", settings.max_body_bytes),
+        multi_model=container.multi_model,
+        keeps_models=container.keeps_models,
+    )
 
 
 def _model_of(job: TrainingJobRecord | None, uri: str) -> str:
@@ -198,6 +298,7 @@ def _channel_spec(channel: Mapping[str, Any], algorithm: Mapping[str, Any]) -> C
         compression=channel.get("CompressionType", "None"),
         record_wrapper=channel.get("RecordWrapperType", "None"),
         input_mode=channel.get("InputMode", algorithm.get("TrainingInputMode", "File")),
+        shard_by=channel.get("ShardBy", "Object"),
     )
 
 

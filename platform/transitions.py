@@ -15,6 +15,7 @@ from raymaker.platform.records import (
     Deployment,
     EndpointRecord,
     EndpointStatus,
+    RolloutStage,
     SecondaryStatus,
     StatusTransition,
     TrainingJobRecord,
@@ -77,7 +78,24 @@ def start_attempt(record: TrainingJobRecord, now: float, node_id: str | None = N
     """Begin the first attempt of a waiting job. Raises IllegalMove once one was begun, or after a stop."""
     _require_never_started(record, "be started")
     started = _enter(record, SecondaryStatus.STARTING, "Starting the training job", now)
-    return dataclasses.replace(started, attempt=1, node_id=node_id, modified_at=now)
+    return dataclasses.replace(started, attempt=1, start=0, node_id=node_id, modified_at=now)
+
+
+def begin_start(record: TrainingJobRecord, attempt: int, message: str, now: float) -> TrainingJobRecord:
+    """Begin the next start of an attempt's instances. From this record on the start before is fenced.
+
+    A job that is to stop goes on stopping: its new instances hear of that. Raises ReportRefused for another attempt and
+    after the end.
+    """
+    _refuse_other_attempt(record, attempt)
+    if record.status.ended:
+        raise ReportRefused(f"training job {record.name} has ended: it is {record.status} ({record.secondary})")
+    begun = dataclasses.replace(
+        record, start=record.start + 1, started_at=None, ended_at=None, node_id=None, modified_at=now
+    )
+    if record.status is TrainingJobStatus.STOPPING:
+        return begun
+    return _enter(begun, SecondaryStatus.RESTARTING if record.start else SecondaryStatus.STARTING, message, now)
 
 
 def request_stop(record: TrainingJobRecord, now: float) -> TrainingJobRecord:
@@ -99,19 +117,23 @@ def request_stop(record: TrainingJobRecord, now: float) -> TrainingJobRecord:
 def apply_report(record: TrainingJobRecord, report: JobReport, now: float) -> TrainingJobRecord:
     """Take one report of the job's current attempt.
 
-    A repeat, or a phase that the attempt has left behind, moves nothing. An attempt belongs to the machine that it
-    began on: come up on another it is lost, since its container may still run there.
+    A repeat, or a phase that the attempt has left behind, moves nothing. An attempt on one instance belongs to the
+    machine that it began on: come up on another it is lost, since its container may still run there. One on several
+    goes anywhere with its next start, which fences the one before.
 
-    Raises ReportRefused for another attempt's report and for one after the end, ValueError for a phase that is none.
+    Raises ReportRefused for another attempt's report, for an earlier start's and for one after the end, ValueError for
+    a phase that is none.
     """
-    if report.attempt != record.attempt:
+    _refuse_other_attempt(record, report.attempt)
+    if report.start < record.start:
         raise ReportRefused(
-            f"attempt {report.attempt} of training job {record.name} is not the job's: attempt {record.attempt} is"
+            f"start {report.start} of attempt {report.attempt} of training job {record.name} is over: "
+            f"start {record.start} is the job's"
         )
     if record.status.ended:
         return _hear_again(record, report)
     machine = report.details.get("node")
-    if machine and record.node_id and machine != record.node_id:
+    if report.start == 0 and machine and record.node_id and machine != record.node_id:
         return lose_attempt(record, report.attempt, f"it began on {record.node_id} and came up on {machine}", now)
     learned = _learn(record, report)
     if report.outcome is not None:
@@ -140,7 +162,7 @@ def lose_attempt(record: TrainingJobRecord, attempt: int, reason: str, now: floa
         failure = f"InternalServerError: attempt {attempt} of {max_attempts(record)} was lost: {reason}"
         return _end(dataclasses.replace(record, failure_reason=failure), Outcome.FAILED, "Training job failed", now)
     restarting = _enter(record, SecondaryStatus.RESTARTING, f"Attempt {attempt} was lost: {reason}", now)
-    return dataclasses.replace(restarting, attempt=attempt + 1, started_at=None, ended_at=None, node_id=None)
+    return dataclasses.replace(restarting, attempt=attempt + 1, start=0, started_at=None, ended_at=None, node_id=None)
 
 
 def max_attempts(record: TrainingJobRecord) -> int:
@@ -171,10 +193,36 @@ def update_endpoint(record: EndpointRecord, desired: Deployment, now: float) -> 
         record,
         status=EndpointStatus.UPDATING,
         generation=record.generation + 1,
-        desired=desired,
+        desired=dataclasses.replace(desired, revision=record.generation + 1),
+        stage=_first_stage(record.deployed, desired),
         failure_reason=None,
         modified_at=now,
     )
+
+
+def change_weights(record: EndpointRecord, changes: Mapping[str, Mapping[str, Any]], now: float) -> EndpointRecord:
+    """Ask for other weights and instance counts of the variants that are there; `changes` are fields by variant.
+
+    The revision stays, so nothing is made anew. Raises IllegalMove while the endpoint is not in service.
+    """
+    if record.status is not EndpointStatus.IN_SERVICE:
+        raise IllegalMove(f"endpoint {record.name} cannot be changed: it is {record.status}")
+    variants = tuple(dataclasses.replace(v, **changes.get(v.name, {})) for v in record.desired.variants)
+    return dataclasses.replace(
+        record,
+        status=EndpointStatus.UPDATING,
+        generation=record.generation + 1,
+        desired=dataclasses.replace(record.desired, variants=variants),
+        failure_reason=None,
+        modified_at=now,
+    )
+
+
+def fleets_ready(record: EndpointRecord, generation: int, now: float) -> EndpointRecord:
+    """Take the news that the desired fleets are up beside the deployed ones: they get the traffic now."""
+    if generation != record.generation or record.stage is not RolloutStage.PREPARING:
+        return record
+    return dataclasses.replace(record, stage=RolloutStage.SHIFTING, modified_at=now)
 
 
 def delete_endpoint(record: EndpointRecord, now: float) -> EndpointRecord:
@@ -184,17 +232,20 @@ def delete_endpoint(record: EndpointRecord, now: float) -> EndpointRecord:
     return dataclasses.replace(record, status=EndpointStatus.DELETING, modified_at=now)
 
 
-def endpoint_healthy(record: EndpointRecord, generation: int, running_count: int, now: float) -> EndpointRecord:
+def endpoint_healthy(
+    record: EndpointRecord, generation: int, running_counts: Mapping[str, int], now: float
+) -> EndpointRecord:
     """Take the news that a generation answers on all its replicas. An older generation's news changes nothing."""
     if generation != record.generation or record.status in {EndpointStatus.DELETING, EndpointStatus.FAILED}:
         return record
     if record.status is EndpointStatus.IN_SERVICE:
-        return dataclasses.replace(record, running_count=running_count)
+        return dataclasses.replace(record, running_counts=running_counts)
     return dataclasses.replace(
         record,
         status=EndpointStatus.IN_SERVICE,
         deployed=record.desired,
-        running_count=running_count,
+        stage=None,
+        running_counts=running_counts,
         modified_at=now,
     )
 
@@ -212,6 +263,7 @@ def endpoint_failed(record: EndpointRecord, generation: int, reason: str, now: f
             status=EndpointStatus.ROLLING_BACK,
             generation=record.generation + 1,
             desired=record.deployed,
+            stage=None,
             failure_reason=reason,
             modified_at=now,
         )
@@ -219,11 +271,20 @@ def endpoint_failed(record: EndpointRecord, generation: int, reason: str, now: f
     status = EndpointStatus.UPDATE_ROLLBACK_FAILED if rolling_back else EndpointStatus.FAILED
     if rolling_back:
         reason = f"{record.failure_reason} Going back failed too: {reason}"
-    return dataclasses.replace(record, status=status, failure_reason=reason, running_count=0, modified_at=now)
+    return dataclasses.replace(
+        record, status=status, failure_reason=reason, running_counts={}, stage=None, modified_at=now
+    )
 
 
 _UPDATABLE = frozenset({EndpointStatus.IN_SERVICE, EndpointStatus.FAILED, EndpointStatus.UPDATE_ROLLBACK_FAILED})
 _COMING_UP = frozenset({EndpointStatus.CREATING, EndpointStatus.UPDATING, EndpointStatus.ROLLING_BACK})
+
+
+def _first_stage(deployed: Deployment | None, desired: Deployment) -> RolloutStage | None:
+    """Where an update begins. A front that holds its own containers takes over by itself, as they come up."""
+    if deployed is None or (deployed.is_simple and desired.is_simple):
+        return None
+    return RolloutStage.SHIFTING if desired.is_simple else RolloutStage.PREPARING
 
 
 def _require_never_started(record: TrainingJobRecord, move: str) -> None:
@@ -234,6 +295,13 @@ def _require_never_started(record: TrainingJobRecord, move: str) -> None:
 def _refuse_move(record: TrainingJobRecord, move: str) -> NoReturn:
     state = f"{record.status} ({record.secondary}), attempt {record.attempt}"
     raise IllegalMove(f"training job {record.name} cannot {move}: it is {state}")
+
+
+def _refuse_other_attempt(record: TrainingJobRecord, attempt: int) -> None:
+    if attempt != record.attempt or attempt == 0:
+        raise ReportRefused(
+            f"attempt {attempt} of training job {record.name} is not the job's: attempt {record.attempt} is"
+        )
 
 
 def _hear_again(record: TrainingJobRecord, report: JobReport) -> TrainingJobRecord:

@@ -39,11 +39,13 @@ def logs(
     as_json: AsJson = False,
 ) -> None:
     """Print the log of a training job or an endpoint; with --json, one object per line."""
-    for event in _find(ctx, name, job=job, endpoint=endpoint).log_events(follow=follow):
-        if as_json:
+    found = _find(ctx, name, job=job, endpoint=endpoint)
+    if as_json:
+        for event in found.log_events(follow=follow):
             display.show_json({"time": event.time, "text": event.text, "stream": event.stream}, one_line=True)
-        else:
-            typer.echo(event.text)
+    else:
+        for line in found.logs(follow=follow):
+            typer.echo(line)
 
 
 def events(
@@ -117,7 +119,7 @@ def _show_job(seen: Mapping[str, Any]) -> None:
             "Status": seen["TrainingJobStatus"],
             "Failure reason": seen.get("FailureReason"),
             "Algorithm": algorithm.get("TrainingImage") or algorithm.get("AlgorithmSource"),
-            "Instance type": seen.get("ResourceConfig", {}).get("InstanceType"),
+            "Instances": _instances(seen.get("ResourceConfig", {})),
             "Hyperparameters": seen.get("HyperParameters"),
             "Inputs": {
                 channel["ChannelName"]: channel["DataSource"].get("S3DataSource", {}).get("S3Uri")
@@ -138,12 +140,23 @@ def _show_job(seen: Mapping[str, Any]) -> None:
         display.show_table(("METRIC", "LAST"), ((metric["MetricName"], metric["Value"]) for metric in final))
 
 
+def _instances(resources: Mapping[str, Any]) -> str:
+    """Say what a job runs on: `ml.m5.large`, `2 to 4 x ml.m5.large, 2 containers each`."""
+    count = resources.get("InstanceCount", 1)
+    least, most = resources.get("MinInstanceCount", count), resources.get("MaxInstanceCount", count)
+    many = f"{least} to {most} x " if least < most else f"{most} x " if most > 1 else ""
+    containers = resources.get("ContainersPerInstance", 1)
+    return f"{many}{resources.get('InstanceType')}" + (f", {containers} containers each" if containers > 1 else "")
+
+
 def _show_endpoint(seen: Mapping[str, Any]) -> None:
     display.show_fields(
         {
             "Endpoint": seen["EndpointName"],
             "Status": seen["EndpointStatus"],
+            "Sleep": seen.get("Sleep"),
             "Failure reason": seen.get("FailureReason"),
+            "Pending requests": seen.get("PendingRequests"),
             "Configuration": seen.get("EndpointConfigName"),
             "Created": seen["CreationTime"],
             "Changed": seen["LastModifiedTime"],
@@ -151,8 +164,17 @@ def _show_endpoint(seen: Mapping[str, Any]) -> None:
     )
     if variants := seen.get("ProductionVariants"):
         typer.echo()
-        rows = (
-            (variant["VariantName"], variant.get("CurrentInstanceCount"), variant.get("DesiredInstanceCount"))
-            for variant in variants
-        )
-        display.show_table(("VARIANT", "RUNNING", "WANTED"), rows)
+        display.show_table(("VARIANT", "RUNNING", "WANTED", "PER MINUTE", "P50 MS", "P99 MS"), map(_row, variants))
+
+
+def _row(variant: Mapping[str, Any]) -> tuple[object, ...]:
+    """How a variant is shown: its instances, and its signals where it answered lately."""
+    signals = variant.get("Signals", {})
+    latencies = (signals.get(f"Latency{which}InMilliseconds") for which in ("P50", "P99"))
+    return (
+        variant["VariantName"],
+        variant.get("CurrentInstanceCount"),
+        variant.get("DesiredInstanceCount"),
+        signals.get("RequestsInLastMinute"),
+        *(None if latency is None else f"{latency:.1f}" for latency in latencies),
+    )

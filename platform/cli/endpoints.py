@@ -16,6 +16,7 @@ from raymaker.platform.client.errors import WrongArgument
 
 if TYPE_CHECKING:
     from raymaker.platform.client.payload import Answer
+    from raymaker.platform.client.streaming import StreamedAnswer
 
 
 def deploy(
@@ -83,11 +84,22 @@ def invoke(
     ] = None,
     accept: Annotated[str | None, typer.Option(help="Type of the answer that is wanted.")] = None,
     custom_attributes: Annotated[str | None, typer.Option(help="Custom attributes to send along.")] = None,
+    target_model: Annotated[str | None, typer.Option(help="Which model, where the container serves many.")] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Print the answer while it comes.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Send data to an endpoint and print what its container answers."""
     body, guessed = _read(data)
-    answer = client_of(ctx).endpoint(name).invoke(body, content_type or guessed, accept, custom_attributes)
+    if stream:
+        if as_json or target_model:
+            raise typer.BadParameter("--stream goes with neither --json nor --target-model: leave one of them out")
+        _print_stream(
+            client_of(ctx).endpoint(name).invoke_stream(body, content_type or guessed, accept, custom_attributes)
+        )
+        return
+    answer = (
+        client_of(ctx).endpoint(name).invoke(body, content_type or guessed, accept, custom_attributes, target_model)
+    )
     if as_json:
         display.show_json(_as_fields(answer))
         return
@@ -96,6 +108,14 @@ def invoke(
     if sys.stdout.isatty() and not answer.body.endswith(b"\n"):
         sys.stdout.buffer.write(b"\n")
     sys.stdout.buffer.flush()
+
+
+def _print_stream(answer: StreamedAnswer) -> None:
+    """Write each piece as soon as it is there."""
+    sys.stdout.flush()
+    for piece in answer:
+        sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
 
 
 def _read(data: str) -> tuple[bytes | str, str | None]:

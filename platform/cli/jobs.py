@@ -28,6 +28,22 @@ def train(
     metric: Annotated[list[str], typer.Option(metavar="NAME=REGEX", help="Number to read from the log. Repeat.")] = [],  # noqa: B006
     output: Annotated[str | None, typer.Option(help="Where the model goes; default: the platform's home.")] = None,
     instance_type: Annotated[str, typer.Option(help="What machine to train on.")] = "local",
+    instance_count: Annotated[int | None, typer.Option(help="How many machines; default: 1.")] = None,
+    min_instance_count: Annotated[
+        int | None, typer.Option(help="Go on with as few as this, where some are lost.")
+    ] = None,
+    max_instance_count: Annotated[
+        int | None, typer.Option(help="Grow to as many as this, where there is room.")
+    ] = None,
+    containers_per_instance: Annotated[int, typer.Option(help="How many containers share each machine.")] = 1,
+    placement: Annotated[str | None, typer.Option(metavar="pack|spread", help="Where the machines go.")] = None,
+    shard: Annotated[
+        list[str], typer.Option(metavar="NAME=object|record", help="Give each container a part of this input. Repeat.")
+    ] = [],  # noqa: B006
+    checkpoint_uri: Annotated[str | None, typer.Option(help="Where checkpoints are kept: a path or URI.")] = None,
+    checkpoint_path: Annotated[
+        str | None, typer.Option(help="Where containers write them; default: /opt/ml/checkpoints.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The job's name; made up where none is given.")] = None,
     max_runtime: Annotated[int, typer.Option(min=1, metavar="SECONDS", help="Time limit of training.")] = 86_400,
     network: Annotated[bool, typer.Option("--network", help="Let the container reach the network.")] = False,
@@ -49,6 +65,14 @@ def train(
         output=output,
         hyperparameters=pairs("--hp", hp),
         instance_type=instance_type,
+        instance_count=instance_count,
+        min_instance_count=min_instance_count,
+        max_instance_count=max_instance_count,
+        containers_per_instance=containers_per_instance,
+        placement=placement,
+        shard=pairs("--shard", shard),
+        checkpoints=checkpoint_uri,
+        checkpoint_path=checkpoint_path,
         name=name,
         max_runtime_s=max_runtime,
         metrics=pairs("--metric", metric),

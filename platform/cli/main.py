@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from raymaker.platform.cli import display, either, endpoints, jobs
+from raymaker.platform.cli import captured, display, either, endpoints, jobs, transforms
 from raymaker.platform.cli.session import AsJson, Commands, Session
 from raymaker.platform.client.connection import MODEL_FOLDER
 from raymaker.platform.client.settings import read_settings
@@ -110,6 +110,8 @@ for command in (
     endpoints.deploy,
     endpoints.endpoints,
     endpoints.invoke,
+    captured.captured,
+    transforms.transform,
     either.delete,
 ):
     app.command()(command)

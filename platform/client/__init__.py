@@ -1,5 +1,7 @@
 """The Python client: `Client`, and handles for training jobs and endpoints. Knows only what the API says."""
 
+from raymaker.platform.client.asynchronous import AcceptedInvocation
+from raymaker.platform.client.captured import Captured
 from raymaker.platform.client.client import Client
 from raymaker.platform.client.endpoint import Endpoint
 from raymaker.platform.client.errors import (
@@ -14,8 +16,11 @@ from raymaker.platform.client.errors import (
 )
 from raymaker.platform.client.job import Metric, TrainingJob
 from raymaker.platform.client.payload import Answer as ScoringAnswer
+from raymaker.platform.client.streaming import StreamedAnswer
 
 __all__ = [
+    "AcceptedInvocation",
+    "Captured",
     "Client",
     "Endpoint",
     "EndpointFailed",
@@ -26,6 +31,7 @@ __all__ = [
     "RaymakerError",
     "RequestRefused",
     "ScoringAnswer",
+    "StreamedAnswer",
     "TrainingJob",
     "WaitTimeout",
     "WrongArgument",

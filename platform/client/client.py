@@ -21,6 +21,12 @@ from raymaker.platform.client.job import TrainingJob
 from raymaker.platform.client.names import given, made_up_name, name_of_image, to_texts, to_uri
 from raymaker.platform.client.polling import Clock
 from raymaker.platform.client.settings import read_settings
+from raymaker.platform.client.training_request import (
+    make_algorithm,
+    make_channels,
+    make_checkpoints,
+    make_resources,
+)
 
 DEFAULT_MAX_RUNTIME_S = 86_400
 
@@ -33,7 +39,7 @@ class Client:
 
     def __init__(self, endpoint_url: str | None = None, region: str | None = None, clock: Clock | None = None) -> None:
         self.connection = Connection(endpoint_url, region)
-        self._clock = clock or Clock()
+        self.clock = clock or Clock()
 
     def __enter__(self) -> Self:
         return self
@@ -56,6 +62,14 @@ class Client:
         output: str | Path | None = None,
         hyperparameters: Mapping[str, Any] | None = None,
         instance_type: str = "local",
+        instance_count: int | None = None,
+        min_instance_count: int | None = None,
+        max_instance_count: int | None = None,
+        containers_per_instance: int = 1,
+        placement: str | None = None,
+        shard: Mapping[str, str] | None = None,
+        checkpoints: str | Path | None = None,
+        checkpoint_path: str | None = None,
         name: str | None = None,
         max_runtime_s: int = DEFAULT_MAX_RUNTIME_S,
         metrics: Mapping[str, str] | None = None,
@@ -66,23 +80,38 @@ class Client:
         """Train source code (a folder or archive with an entry point) or an image, on named inputs.
 
         Places are URIs or local paths; `output` None is a folder of the platform's home. `metrics` maps names to
-        regular expressions whose first group is a number in a log line. `network` lets the containers out. Raises
-        WrongArgument before anything is sent, RequestRefused, and with `wait` JobFailed.
+        regular expressions whose first group is a number in a log line. `network` lets the containers out.
+
+        Containers train together on `instance_count` instances (1), or with a min or max on as many as there are, which
+        `placement` packs or spreads. `shard` maps inputs of which each container gets a part to "object" or "record".
+        `checkpoints` is where `checkpoint_path` (/opt/ml/checkpoints) is kept.
+
+        Raises WrongArgument before anything is sent, RequestRefused, and with `wait` JobFailed.
         """
-        algorithm = _algorithm(source, entry_point, image, base_image)
+        algorithm = make_algorithm(source, entry_point, image, base_image)
         definitions = [{"Name": metric, "Regex": regex} for metric, regex in (metrics or {}).items()]
         made_up = made_up_name(Path(entry_point).stem if entry_point else name_of_image(image or ""))
-        job = TrainingJob(name or made_up, self.connection, self._clock)
+        job = TrainingJob(name or made_up, self.connection, self.clock)
         self.connection.call(
             "create_training_job",
             TrainingJobName=job.name,
             RoleArn=ROLE,
             AlgorithmSpecification={**algorithm, **given(MetricDefinitions=definitions or None)},
-            **given(InputDataConfig=[_channel(channel, place) for channel, place in (inputs or {}).items()] or None),
+            **given(
+                InputDataConfig=make_channels(inputs or {}, shard or {}) or None,
+                CheckpointConfig=make_checkpoints(checkpoints, checkpoint_path),
+            ),
             OutputDataConfig={"S3OutputPath": self._output_uri(output)},
             HyperParameters=to_texts(hyperparameters or {}),
             Environment=dict(environment or {}),
-            ResourceConfig={"InstanceType": instance_type, "InstanceCount": 1, "VolumeSizeInGB": 1},
+            ResourceConfig=make_resources(
+                instance_type,
+                count=instance_count,
+                least_count=min_instance_count,
+                most_count=max_instance_count,
+                containers=containers_per_instance,
+                placement=placement,
+            ),
             StoppingCondition={"MaxRuntimeInSeconds": max_runtime_s},
             EnableNetworkIsolation=not network,
         )
@@ -90,7 +119,7 @@ class Client:
 
     def job(self, name: str) -> TrainingJob:
         """Return a handle to a training job. Asks the platform nothing."""
-        return TrainingJob(name, self.connection, self._clock)
+        return TrainingJob(name, self.connection, self.clock)
 
     def jobs(self, *, status: str | None = None, name_contains: str | None = None) -> Iterator[Answer]:
         """Yield the summaries of training jobs, newest first."""
@@ -139,7 +168,7 @@ class Client:
 
     def endpoint(self, name: str) -> Endpoint:
         """Return a handle to an endpoint. Asks the platform nothing."""
-        return Endpoint(name, self.connection, self._clock)
+        return Endpoint(name, self.connection, self.clock)
 
     def endpoints(self, *, status: str | None = None, name_contains: str | None = None) -> Iterator[Answer]:
         """Yield the summaries of endpoints, newest first."""
@@ -155,35 +184,6 @@ class Client:
         if not self.connection.is_local:
             raise WrongArgument(f"output is not given, and {self.connection.url} is another machine: give a URI")
         return (read_settings().home_path / "models").as_uri()
-
-
-def _algorithm(
-    source: str | Path | None, entry_point: str | None, image: str | None, base_image: str | None
-) -> dict[str, Any]:
-    """Say what is to be trained: an image, or source code."""
-    if (source is None) == (image is None):
-        raise WrongArgument("give source (a folder or archive of code) or image, one of them")
-    if image is not None:
-        if entry_point or base_image:
-            raise WrongArgument("entry_point and base_image go with source; an image has its own")
-        return {"TrainingImage": image, "TrainingInputMode": "File"}
-    if not entry_point:
-        raise WrongArgument("entry_point is not given: name the file in source that starts training")
-    uri = to_uri("source", str(source))
-    folder = Path(str(source)).expanduser()
-    if "://" not in str(source) and folder.is_dir() and not (folder / entry_point).is_file():
-        raise WrongArgument(f"entry_point is {entry_point}, but there is no such file in {source}")
-    code = {"SourceUri": uri, "EntryPoint": entry_point, **given(BaseImage=base_image)}
-    return {"AlgorithmSource": code, "TrainingInputMode": "File"}
-
-
-def _channel(name: str, place: str | Path) -> dict[str, Any]:
-    source = {
-        "S3DataType": "S3Prefix",
-        "S3Uri": to_uri(f"inputs[{name!r}]", place),
-        "S3DataDistributionType": "FullyReplicated",
-    }
-    return {"ChannelName": name, "DataSource": {"S3DataSource": source}}
 
 
 def _job_name(model: str | Path | None) -> str:

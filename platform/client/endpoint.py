@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
+from raymaker.platform.client.asynchronous import AcceptedInvocation, accept_invocation
+from raymaker.platform.client.captured import Captured, list_captured
 from raymaker.platform.client.connection import Answer, Connection
 from raymaker.platform.client.errors import EndpointFailed, RaymakerError, RequestRefused
 from raymaker.platform.client.hosting_parts import HostingParts
 from raymaker.platform.client.logs import ENDPOINT_GROUP, LogEvent, LogReader
-from raymaker.platform.client.names import given
+from raymaker.platform.client.names import given, to_uri
 from raymaker.platform.client.payload import Answer as ScoringAnswer
 from raymaker.platform.client.payload import encode
 from raymaker.platform.client.polling import Clock, look_until
 from raymaker.platform.client.progress import progress_display
+from raymaker.platform.client.streaming import StreamedAnswer, begin_stream
 
 SETTLED = {"InService", "Failed", "OutOfService", "UpdateRollbackFailed"}
 LAST_LINES_COUNT = 20
@@ -55,25 +60,59 @@ class Endpoint:
         content_type: str | None = None,
         accept: str | None = None,
         custom_attributes: str | None = None,
+        target_model: str | None = None,
     ) -> ScoringAnswer:
         """Send data to the scoring container. See `payload.encode` for what may be sent.
 
+        `target_model` names one of many models, where the container serves many.
         Raises InvocationFailed where the container answers with an error, RequestRefused where the platform does.
         """
-        body, content_type = encode(data, content_type)
-        answer = self.connection.call(
-            "invoke_endpoint",
-            "sagemaker-runtime",
-            EndpointName=self.name,
-            Body=body,
-            ContentType=content_type,
-            **given(Accept=accept, CustomAttributes=custom_attributes),
-        )
+        request = self._request(data, content_type, accept, custom_attributes)
+        request |= given(TargetModel=target_model)
+        answer = self.connection.call("invoke_endpoint", "sagemaker-runtime", **request)
         return ScoringAnswer(
             body=answer["Body"].read(),
             content_type=answer.get("ContentType", "application/octet-stream"),
             custom_attributes=answer.get("CustomAttributes"),
             variant=answer.get("InvokedProductionVariant"),
+        )
+
+    def invoke_stream(
+        self,
+        data: Any,
+        content_type: str | None = None,
+        accept: str | None = None,
+        custom_attributes: str | None = None,
+    ) -> StreamedAnswer:
+        """Send data to the scoring container, and return its answer as soon as it begins: iterate over its pieces."""
+        return begin_stream(self.connection, self._request(data, content_type, accept, custom_attributes))
+
+    def invoke_async(
+        self,
+        input_uri: str | Path,
+        content_type: str | None = None,
+        accept: str | None = None,
+        custom_attributes: str | None = None,
+    ) -> AcceptedInvocation:
+        """Have an input be answered later, an object by URI or a file that the platform sees; returns where to look.
+
+        Raises RequestRefused where the endpoint is not asynchronous.
+        """
+        request = given(ContentType=content_type, Accept=accept, CustomAttributes=custom_attributes)
+        location = to_uri("input_uri", input_uri)
+        return accept_invocation(self.connection, {"EndpointName": self.name, "InputLocation": location, **request})
+
+    def captured(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        variant: str | None = None,
+        inference_id: str | None = None,
+    ) -> Iterator[Captured]:
+        """Yield what the endpoint's data capture kept of requests and answers, in the order of writing."""
+        return list_captured(
+            self.connection, self.name, since=since, until=until, variant=variant, inference_id=inference_id
         )
 
     def wait(self, timeout_s: float | None = None, *, progress: bool = True) -> Endpoint:
@@ -166,6 +205,13 @@ class Endpoint:
     def events(self) -> list[Answer]:
         """Return what happened to the endpoint, oldest first."""
         return list(self.connection.items("list_events", "Events", EndpointName=self.name))
+
+    def _request(
+        self, data: Any, content_type: str | None, accept: str | None, custom_attributes: str | None
+    ) -> Answer:
+        body, content_type = encode(data, content_type)
+        headers = given(Accept=accept, CustomAttributes=custom_attributes)
+        return {"EndpointName": self.name, "Body": body, "ContentType": content_type, **headers}
 
     def _failed(self, seen: Answer, prefix: str = "") -> EndpointFailed:
         reason = seen.get("FailureReason") or f"it is {seen['EndpointStatus']}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,12 +68,18 @@ class TrainingJob:
                 clock=self.clock,
             )
         if last["TrainingJobStatus"] == "Failed":
-            raise JobFailed(self.name, last.get("FailureReason", "no reason given"), self._last_lines())
+            reason = last.get("FailureReason", "no reason given")
+            raise JobFailed(self.name, reason, self._last_lines(reason))
         return self
 
     def logs(self, *, follow: bool = False) -> Iterator[str]:
-        """Yield the lines of the job's log; with `follow`, go on until the job has ended."""
-        return (event.text for event in self.log_events(follow=follow))
+        """Yield the lines of the job's log; with `follow`, go on until the job has ended.
+
+        Where the job has several containers each line begins with the one that said it: `algo-2 | epoch 1`.
+        """
+        several = self._has_several_containers()
+        for event in self.log_events(follow=follow):
+            yield f"{event.host} | {event.text}" if several else event.text
 
     def log_events(self, *, follow: bool = False) -> Iterator[LogEvent]:
         """Yield the lines with their times and streams."""
@@ -163,9 +170,19 @@ class TrainingJob:
     def _log_reader(self) -> LogReader:
         return LogReader(self.connection, TRAINING_GROUP, f"{self.name}/")
 
-    def _last_lines(self) -> list[str]:
+    def _has_several_containers(self) -> bool:
         try:
-            return self._log_reader().last_lines(LAST_LINES_COUNT)
+            resources = self.describe()["ResourceConfig"]
+        except RequestRefused:  # the record is gone, its log may still be there
+            return False
+        counts = ("InstanceCount", "MaxInstanceCount", "ContainersPerInstance")
+        return any(resources.get(name, 1) > 1 for name in counts)
+
+    def _last_lines(self, reason: str) -> list[str]:
+        """The end of the log, that of the container which the reason blames where it does."""
+        blamed = re.search(r"\balgo-\d+", reason)
+        try:
+            return self._log_reader().last_lines(LAST_LINES_COUNT, blamed.group() if blamed else None)
         except RequestRefused:  # the reason is what matters; the lines only help
             return []
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import heapq
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from raymaker.platform.client.connection import Answer, Connection
@@ -23,6 +26,11 @@ class LogEvent:
     text: str
     stream: str
 
+    @property
+    def host(self) -> str:
+        """The container that said it, of a training job: `algo-1` of the stream `<job>/algo-1-<attempt>`."""
+        return host_of(self.stream)
+
 
 @dataclass
 class LogReader:
@@ -35,9 +43,9 @@ class LogReader:
     """Where each stream was left."""
 
     def read_new(self) -> Iterator[LogEvent]:
-        """Yield every line that has come since the last call, stream after stream, oldest stream first."""
-        for stream in self._streams():
-            yield from self._read_stream(stream)
+        """Yield every line that has come since the last call, those of all streams in the order of their times."""
+        streams = [self._read_stream(stream) for stream in self._streams()]
+        yield from heapq.merge(*streams, key=attrgetter("time"))
 
     def follow(self, ended: Callable[[], bool], clock: Clock | None = None) -> Iterator[LogEvent]:
         """Yield lines as they come, until `ended` and nothing is left to read."""
@@ -52,9 +60,10 @@ class LogReader:
                 return
             clock.sleep(pause_s(clock.now() - quiet_since))
 
-    def last_lines(self, count: int) -> list[str]:
-        """Return the last lines of the stream that was written to last."""
+    def last_lines(self, count: int, host: str | None = None) -> list[str]:
+        """Return the last lines of the stream that was begun last, of `host` where that has said anything."""
         streams = self._streams()
+        streams = [stream for stream in streams if host_of(stream) == host] or streams
         if not streams:
             return []
         answer = self._get_events(streams[-1], limit=count, startFromHead=False)
@@ -87,3 +96,10 @@ class LogReader:
 
     def _get_events(self, stream: str, **request: Any) -> Answer:
         return self.connection.call("get_log_events", "logs", logGroupName=self.group, logStreamName=stream, **request)
+
+
+def host_of(stream: str) -> str:
+    """Name the container whose stream this is; other streams have their own name's last part."""
+    name = stream.rpartition("/")[2]
+    found = re.match(r"algo-\d+", name)
+    return found.group() if found else name

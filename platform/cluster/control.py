@@ -10,21 +10,31 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 
-from raymaker.actors.reports import JobReport, Metric
+from raymaker.actors.reports import Activity, JobReport, Metric
 from raymaker.actors.runtime.base import LogLine
 from raymaker.platform.catalogue import load_catalogue
 from raymaker.platform.cluster.fleet import RayFleet
-from raymaker.platform.database import events, metrics, training
+from raymaker.platform.cluster.janitor import living_nodes, place_janitors
+from raymaker.platform.cluster.site import site_of
+from raymaker.platform.database import events, metrics, training, transforms
+from raymaker.platform.database.activity import record_activity
 from raymaker.platform.database.engine import Database
+from raymaker.platform.database.invocations import DatabaseQueue
 from raymaker.platform.logstore import LogStore
 from raymaker.platform.reconcile import Reconciler
 from raymaker.platform.settings import Settings
+from raymaker.serving.async_queue import InvocationQueue
+from raymaker.serving.transform.reports import Ledger, Phase, TransformReport
 
 logger = logging.getLogger(__name__)
 
 IDLE_STEP_S = 1.0
 """How long the reconciler sleeps when nobody wakes it."""
+HURRIED_STEP_S = 0.1
+"""How long it sleeps while somebody waits for an endpoint to wake."""
+SWEEP_S = 5.0
 
 
 class Control:
@@ -32,8 +42,13 @@ class Control:
 
     def __init__(self, settings: Settings) -> None:
         self._database = Database(settings.resolved_database_url)
+        self._queue: InvocationQueue = DatabaseQueue(self._database)
         self._logs = LogStore(settings.home_path / "logs")
-        self._reconciler = Reconciler(self._database, RayFleet(settings), settings, load_catalogue(settings))
+        self._fleet = RayFleet(settings)
+        self._reconciler = Reconciler(self._database, self._fleet, settings, load_catalogue(settings))
+        self._site = site_of(settings)
+        self._nodes: frozenset[str] = frozenset()
+        self._swept_at = 0.0
         self._awake = threading.Event()
         threading.Thread(target=self._reconcile, name="reconciler", daemon=True).start()
 
@@ -47,14 +62,44 @@ class Control:
         if report.outcome is not None or report.phase in {"Interrupted", "Starting"}:
             self._awake.set()
 
+    def begin_start(self, job_name: str, attempt: int, message: str) -> int:
+        """Begin the next start of an attempt's instances. Raises ReportRefused where the attempt is not the job's."""
+        return training.begin_start(self._database, job_name, attempt, message, time.time())
+
+    def note(self, job_name: str, attempt: int, kind: str, message: str) -> None:
+        """Record an event of a training job."""
+        events.record_job_event(self._database, job_name, attempt, kind, message, now=time.time())
+
     def metrics(self, job_name: str, attempt: int, found: Sequence[Metric]) -> None:
         """Record a training job's numbers."""
         metrics.insert_metrics(self._database, job_name, attempt, found)
+
+    def begin_transform(self, job_name: str, attempt: int) -> Ledger:
+        """Tell a transform job's machine what is through. Raises ReportRefused where its attempt is not the job's."""
+        return transforms.begin(self._database, job_name, attempt)
+
+    def report_transform(self, report: TransformReport) -> None:
+        """Record a step of a transform job's machine. Raises ReportRefused where its attempt is not the job's."""
+        transforms.apply_report(self._database, report, time.time())
+        if report.outcome is not None or report.phase is Phase.INTERRUPTED:
+            self._awake.set()
+
+    def note_transform(self, job_name: str, attempt: int, kind: str, message: str) -> None:
+        """Record an event of a transform job."""
+        transforms.note(self._database, job_name, attempt, kind, message, now=time.time())
 
     def endpoint_event(self, endpoint_name: str, generation: int, message: str, *, failed: bool) -> None:
         """Record what an endpoint's replica went through."""
         events.record_endpoint_event(self._database, endpoint_name, generation, message, failed=failed, now=time.time())
         self._awake.set()
+
+    def endpoint_activity(self, activity: Activity) -> None:
+        """Record the load of an endpoint's replica."""
+        record_activity(self._database, activity)
+
+    def queue(self, method: str, *arguments: Any) -> Any:
+        """Carry out a call of `InvocationQueue`."""
+        return getattr(self._queue, method)(*arguments)
 
     def log(self, group: str, stream: str, lines: Sequence[LogLine]) -> None:
         """Append lines to a log stream."""
@@ -67,8 +112,21 @@ class Control:
     def _reconcile(self) -> None:
         while True:
             self._awake.clear()
-            try:
-                self._reconciler.step(time.time())
-            except Exception:
-                logger.exception("a reconciler step failed; the next one tries again")
-            self._awake.wait(IDLE_STEP_S)
+            for step in (self._look_after_nodes, self._sweep, self._reconciler.step):
+                try:
+                    step(time.time())
+                except Exception:
+                    logger.exception("a step of the control loop failed; the next one tries again")
+            self._awake.wait(HURRIED_STEP_S if self._reconciler.is_hurried else IDLE_STEP_S)
+
+    def _look_after_nodes(self, _now: float) -> None:
+        """Give nodes that have joined their janitors."""
+        nodes = living_nodes()
+        place_janitors(self._site, nodes - self._nodes)
+        self._nodes = nodes
+
+    def _sweep(self, now: float) -> None:
+        """Give back room that gangs left behind, now and then."""
+        if now - self._swept_at >= SWEEP_S:
+            self._swept_at = now
+            self._fleet.sweep()

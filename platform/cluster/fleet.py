@@ -2,87 +2,128 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
 from ray.util import list_named_actors
 
+from raymaker.actors.gang_room import AbandonedRooms
 from raymaker.actors.spec import Resources, TrainingSpec
+from raymaker.platform.capacity import resources_needed, subtract
 from raymaker.platform.cluster.reporter import NAMESPACE, ControlReporter
 from raymaker.platform.cluster.site import site_of
 from raymaker.platform.cluster.supervisor_actor import SupervisorActor
+from raymaker.platform.cluster.transforms import launch_transform, stop_transform, transform_machines
+from raymaker.platform.reconcile_transforms import MachineKey
 from raymaker.platform.settings import Settings
 from raymaker.serving import endpoint as serving_endpoint
 from raymaker.serving.endpoint import EndpointObservation
 from raymaker.serving.spec import EndpointSpec
+from raymaker.serving.transform.spec import TransformSpec
 
 PREFIX = "training/"
 STOP_CONCURRENCY = 4
+GANG_CONCURRENCY = 32
+"""Calls that a gang's supervisor answers at once: its machines', those to stop, and `placed`, which blocks."""
+
+Attempt = tuple[str, int]
+
+logger = logging.getLogger(__name__)
 
 
 class RayFleet:
     """Starts and finds what runs on the cluster. Ray's own state is asked each time.
 
-    All it remembers is which supervisors it has launched that Ray has not placed yet, since Ray does not count those.
+    All it remembers is what it has launched that Ray has not placed yet, since Ray does not count that.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._site = site_of(settings)
-        self._unplaced: dict[ray.ObjectRef[int], Resources] = {}
+        self._abandoned = AbandonedRooms()
+        self._unplaced: dict[Attempt | MachineKey, tuple[ray.ObjectRef[Any], Resources]] = {}
+        """What attempts need that have it not yet, each with the answer that comes once it has."""
 
-    def supervisors(self) -> frozenset[tuple[str, int]]:
+    def supervisors(self) -> frozenset[Attempt]:
         """Name every attempt that has a supervisor."""
         return frozenset(_attempt(name) for name in list_named_actors() if name.startswith(PREFIX))
 
+    def sweep(self) -> None:
+        """Give back the room of gangs that are gone."""
+        for room in self._abandoned.step(self.supervisors()):
+            logger.warning("gave back placement group %s: its gang is gone", room)
+
     def free(self) -> Resources:
         """What Ray could give to new actors now, less what those that it has not placed yet will take."""
-        if self._unplaced:
-            placed, _ = ray.wait(list(self._unplaced), num_returns=len(self._unplaced), timeout=0)
-            for answer in placed:
-                del self._unplaced[answer]
+        for attempt, (answer, _) in list(self._unplaced.items()):
+            if ray.wait([answer], timeout=0)[0]:
+                del self._unplaced[attempt]
         available = ray.available_resources()
-        promised = self._unplaced.values()
-        return Resources(
-            cpus=available.get("CPU", 0.0) - sum(needed.cpus for needed in promised),
-            memory_bytes=int(available.get("memory", 0.0)) - sum(needed.memory_bytes for needed in promised),
-            gpus=available.get("GPU", 0.0) - sum(needed.gpus for needed in promised),
-        )
+        free = Resources(available.get("CPU", 0.0), int(available.get("memory", 0.0)), available.get("GPU", 0.0))
+        for _, needed in self._unplaced.values():
+            free = subtract(free, needed)
+        return free
 
     def launch(self, spec: TrainingSpec) -> None:
-        """Start a supervisor that holds the instance type's resources while it lives."""
-        needed = spec.instance_type.resources
-        supervisor: Any = ray.remote(SupervisorActor).options(
-            name=actor_name(spec.job_name, spec.attempt),
-            namespace=NAMESPACE,
-            lifetime="detached",
-            get_if_exists=True,
-            max_restarts=-1,
-            max_concurrency=STOP_CONCURRENCY,
-            num_cpus=needed.cpus,
-            num_gpus=needed.gpus,
-            memory=needed.memory_bytes or None,
-        )
-        self._unplaced[supervisor.remote(spec, self._site).attempt.remote()] = needed
+        """Start a supervisor: where there is one instance it holds its resources, else the gang's workers will."""
+        placed = self._launch_gang(spec) if spec.instance_count > 1 else self._launch_single(spec)
+        self._unplaced[spec.job_name, spec.attempt] = (placed, resources_needed(spec))
 
-    def stop(self, attempt: tuple[str, int]) -> None:
+    def stop(self, attempt: Attempt) -> None:
         """Ask a supervisor to stop its job."""
         if (supervisor := self._find(attempt)) is not None:
             supervisor.stop.remote()
+
+    def transform_machines(self) -> frozenset[MachineKey]:
+        """Name every machine of a transform job that lives."""
+        return transform_machines()
+
+    def launch_transform(self, spec: TransformSpec) -> None:
+        """Start a machine of a transform job, which holds its resources."""
+        key = (spec.job_name, spec.attempt, spec.machine_index)
+        self._unplaced[key] = (launch_transform(spec, self._site), spec.instance_type.resources)
+
+    def stop_transform(self, key: MachineKey) -> None:
+        """Ask a machine of a transform job to stop."""
+        stop_transform(key)
 
     def endpoints(self, names: list[str]) -> Mapping[str, EndpointObservation]:
         """Tell what each endpoint looks like from outside."""
         return serving_endpoint.observe(names)
 
-    def deploy(self, spec: EndpointSpec) -> None:
-        """Make an endpoint be as the spec says."""
-        serving_endpoint.deploy(spec, self._site, ControlReporter())
+    def deploy(self, spec: EndpointSpec, beside: Sequence[EndpointSpec]) -> None:
+        """Make an endpoint be as the spec says, with other revisions' fleets beside it."""
+        serving_endpoint.deploy(spec, self._site, ControlReporter(), ControlReporter(), beside)
 
     def remove_endpoint(self, name: str) -> None:
         """Take an endpoint away."""
         serving_endpoint.delete(name)
 
-    def _find(self, attempt: tuple[str, int]) -> Any:
+    def _launch_single(self, spec: TrainingSpec) -> ray.ObjectRef[Any]:
+        """Start a supervisor that is the instance. Returns what is answered once Ray has placed it."""
+        needed = spec.instance_type.resources
+        actor: Any = ray.remote(SupervisorActor).options(
+            **_lasting(spec, STOP_CONCURRENCY),
+            num_cpus=needed.cpus,
+            num_gpus=needed.gpus,
+            memory=needed.memory_bytes or None,
+        )
+        placed: ray.ObjectRef[Any] = actor.remote(spec, self._site).attempt.remote()
+        return placed
+
+    def _launch_gang(self, spec: TrainingSpec) -> ray.ObjectRef[Any]:
+        """Start a gang's supervisor. Returns what is answered once the gang has its instances, or has ended."""
+        # These import Ray Train, which few control planes need.
+        from raymaker.actors.gang_claims import keep_claims_here
+        from raymaker.platform.cluster.gang_actor import GangActor
+
+        keep_claims_here()
+        actor: Any = ray.remote(GangActor).options(**_lasting(spec, GANG_CONCURRENCY), num_cpus=0)
+        placed: ray.ObjectRef[Any] = actor.remote(spec, self._site).placed.options(max_task_retries=-1).remote()
+        return placed
+
+    def _find(self, attempt: Attempt) -> Any:
         try:
             return ray.get_actor(actor_name(*attempt), namespace=NAMESPACE)
         except ValueError:
@@ -94,6 +135,18 @@ def actor_name(job_name: str, attempt: int) -> str:
     return f"{PREFIX}{job_name}/{attempt}"
 
 
-def _attempt(name: str) -> tuple[str, int]:
+def _lasting(spec: TrainingSpec, concurrency: int) -> dict[str, Any]:
+    """The options of every supervisor: found by name, made again when it dies by accident."""
+    return {
+        "name": actor_name(spec.job_name, spec.attempt),
+        "namespace": NAMESPACE,
+        "lifetime": "detached",
+        "get_if_exists": True,
+        "max_restarts": -1,
+        "max_concurrency": concurrency,
+    }
+
+
+def _attempt(name: str) -> Attempt:
     _, job_name, attempt = name.split("/")
     return job_name, int(attempt)

@@ -35,14 +35,15 @@ class RayCluster:
         """The catalogue, by name."""
         return dict(self._types)
 
-    def largest_node(self) -> Resources:
-        """The most that any one living node can give, dimension by dimension."""
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        return Resources(
-            cpus=max((node.get("CPU", 0.0) for node in nodes), default=0.0),
-            memory_bytes=int(max((node.get("memory", 0.0) for node in nodes), default=0.0)),
-            gpus=max((node.get("GPU", 0.0) for node in nodes), default=0.0),
-        )
+    def nodes(self) -> list[Resources]:
+        """What each living node could give in all."""
+        totals = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return [
+            Resources(
+                cpus=total.get("CPU", 0.0), memory_bytes=int(total.get("memory", 0.0)), gpus=total.get("GPU", 0.0)
+            )
+            for total in totals
+        ]
 
     def wake(self) -> None:
         """Tell the control actor; where it is away, its next step comes by itself."""

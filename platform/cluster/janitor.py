@@ -1,18 +1,34 @@
-"""The janitor actor, one on every node: removes the containers there that no living process owns."""
+"""The janitor actor, one on every node: removes what no living process there owns, containers and what they leave."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from collections.abc import Iterable
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raymaker.actors.reaper import Reaper
-from raymaker.actors.runtime.select import available_runtimes
+from raymaker.actors.runtime.select import available_leftovers, available_runtimes
 from raymaker.actors.site import Site
+from raymaker.platform.cluster.reporter import NAMESPACE
 
 logger = logging.getLogger(__name__)
 
 STEP_S = 3.0
+
+
+def living_nodes() -> frozenset[str]:
+    """Name the cluster's nodes that live now."""
+    return frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])
+
+
+def place_janitors(site: Site, nodes: Iterable[str]) -> list[ray.ObjectRef[bool]]:
+    """See that each of these nodes has its janitor. Returns what is answered once they are there."""
+    return [_place_janitor(site, node) for node in nodes]
 
 
 class Janitor:
@@ -27,13 +43,31 @@ class Janitor:
         return True
 
     def _sweep(self) -> None:
+        driver, home = self._site.driver, self._site.home
         reaper = Reaper(
-            available_runtimes(self._site.driver, self._site.home), self._site.home, self._site.reap_after_s
+            available_runtimes(driver, home),
+            home,
+            self._site.reap_after_s,
+            leftovers=available_leftovers(driver, home),
         )
         while True:
             try:
                 for name in reaper.step(time.time()):
-                    logger.warning("removed container %s: its owner is dead", name)
+                    logger.warning("removed %s: its owner is dead", name)
             except Exception:
                 logger.exception("a sweep failed; the next one tries again")
             time.sleep(STEP_S)
+
+
+def _place_janitor(site: Site, node: str) -> ray.ObjectRef[bool]:
+    actor: Any = ray.remote(Janitor).options(
+        name=f"janitor/{node}",
+        namespace=NAMESPACE,
+        lifetime="detached",
+        get_if_exists=True,
+        max_restarts=-1,
+        num_cpus=0,
+        scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+    )
+    ready: ray.ObjectRef[bool] = actor.remote(site).ready.remote()
+    return ready

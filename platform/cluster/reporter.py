@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from raymaker.actors.reports import JobReport, Metric, ReportRefused
+from raymaker.actors.reports import Activity, JobReport, Metric, ReportRefused
 from raymaker.actors.runtime.base import LogLine
+from raymaker.serving.async_queue import AsyncInvocation, Claim
 
 NAMESPACE = "raymaker"
 CONTROL_NAME = "control"
@@ -23,11 +24,22 @@ LONGEST_PAUSE_S = 5.0
 
 
 class ControlReporter:
-    """A JobReporter and EndpointReporter by way of the control actor. Holds no handle, so it survives its restarts."""
+    """A JobReporter, an EndpointReporter and an InvocationQueue by way of the control actor.
+
+    Holds no handle, so it survives its restarts.
+    """
 
     def report(self, report: JobReport) -> None:
         """Record one step; returns once it is durable."""
         self._call("report", report)
+
+    def begin_start(self, job_name: str, attempt: int, message: str) -> int:
+        """Begin the next start of an attempt's instances; asked for twice, a number is passed over."""
+        return int(self._call("begin_start", job_name, attempt, message))
+
+    def note(self, job_name: str, attempt: int, kind: str, message: str) -> None:
+        """Record an event of the job."""
+        self._call("note", job_name, attempt, kind, message)
 
     def metrics(self, job_name: str, attempt: int, metrics: Sequence[Metric]) -> None:
         """Record numbers read from the log."""
@@ -44,6 +56,38 @@ class ControlReporter:
     def event(self, endpoint_name: str, generation: int, message: str, *, failed: bool) -> None:
         """Tell what a replica went through."""
         self._call("endpoint_event", endpoint_name, generation, message, failed=failed)
+
+    def activity(self, activity: Activity) -> None:
+        """Tell of a replica's load; a word that the control actor does not hear is followed by the next."""
+        try:
+            ray.get_actor(CONTROL_NAME, namespace=NAMESPACE).endpoint_activity.remote(activity)
+        except ValueError:
+            logger.warning("the control actor is away: nobody hears of the load of %s", activity.endpoint_name)
+
+    def put(self, invocation: AsyncInvocation) -> None:
+        """Accept an asynchronous invocation; the same one again changes nothing."""
+        self._call("queue", "put", invocation)
+
+    def claim(self, endpoint_name: str, count: int, lease_s: float) -> list[Claim]:
+        """Claim invocations; those of an answer that is lost on its way are claimed again when their lease is over."""
+        claims: list[Claim] = self._call("queue", "claim", endpoint_name, count, lease_s)
+        return claims
+
+    def renew(self, claim: Claim, lease_s: float) -> bool:
+        """Hold a claim for longer."""
+        return bool(self._call("queue", "renew", claim, lease_s))
+
+    def settle(self, claim: Claim, notice: Mapping[str, Any]) -> bool:
+        """Note that an invocation is answered."""
+        return bool(self._call("queue", "settle", claim, notice))
+
+    def release(self, claim: Claim, delay_s: float) -> bool:
+        """Give a claim back."""
+        return bool(self._call("queue", "release", claim, delay_s))
+
+    def finish(self, claim: Claim) -> bool:
+        """Forget an invocation."""
+        return bool(self._call("queue", "finish", claim))
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Call the control actor until it answers. Raises what it refuses with, never that it is away."""

@@ -6,6 +6,8 @@ from raymaker.actors.site import Site
 from raymaker.actors.storage import StoreConfig
 from raymaker.platform.settings import Settings
 
+MIB = 1024 * 1024
+
 
 def site_of(settings: Settings) -> Site:
     """Return what every machine is to know of its surroundings."""
@@ -22,4 +24,7 @@ def site_of(settings: Settings) -> Site:
         registry_insecure=tuple(settings.registry_insecure),
         stop_grace_s=settings.stop_grace_s,
         reap_after_s=settings.reap_after_s,
+        host_network=settings.host_network,
+        exchange_timeout_s=settings.exchange_timeout_s,
+        exchange_arena_bytes=None if settings.exchange_arena_mib is None else settings.exchange_arena_mib * MIB,
     )

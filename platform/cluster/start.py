@@ -12,14 +12,13 @@ from typing import Any
 
 import ray
 from ray import serve
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raymaker.actors.reaper import Reaper
-from raymaker.actors.runtime.select import available_runtimes
+from raymaker.actors.runtime.select import available_leftovers, available_runtimes
 from raymaker.platform.cluster import head
 from raymaker.platform.cluster.control import Control
 from raymaker.platform.cluster.frontend import FRONTEND_NAME, HEAD_RESOURCE, build_frontend
-from raymaker.platform.cluster.janitor import Janitor
+from raymaker.platform.cluster.janitor import living_nodes, place_janitors
 from raymaker.platform.cluster.reporter import CONTROL_NAME, NAMESPACE
 from raymaker.platform.cluster.site import site_of
 from raymaker.platform.database.engine import Database
@@ -117,17 +116,7 @@ def _place_actors(settings: Settings) -> None:
         resources={HEAD_RESOURCE: 0.001},
     )
     started = [control.remote(settings).wake.remote()]
-    for node in ray.nodes():
-        if node["Alive"]:
-            janitor: Any = ray.remote(Janitor).options(
-                name=f"janitor/{node['NodeID']}",
-                lifetime="detached",
-                get_if_exists=True,
-                max_restarts=-1,
-                num_cpus=0,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-            )
-            started.append(janitor.remote(site_of(settings)).ready.remote())
+    started += place_janitors(site_of(settings), living_nodes())
     ray.get(started, timeout=READY_TIMEOUT_S)
 
 
@@ -150,7 +139,8 @@ def _take_down_actors(*, joined: bool) -> None:
 def _remove_containers(settings: Settings) -> None:
     """Remove every container of this home: with the actors gone, nobody owns one."""
     site = site_of(settings)
-    reaper = Reaper(available_runtimes(site.driver, site.home), site.home, reap_after_s=0)
+    leftovers = available_leftovers(site.driver, site.home)
+    reaper = Reaper(available_runtimes(site.driver, site.home), site.home, reap_after_s=0, leftovers=leftovers)
     while reaper.step(time.time()):
         continue
     reaper.step(time.time())

@@ -117,8 +117,12 @@ class Database:
         self._patiently(self._set_wal)
 
     def _set_wal(self) -> None:
-        with contextlib.closing(self._engine.raw_connection()) as connection:
-            connection.execute("PRAGMA journal_mode=WAL").close()
+        pragma = "PRAGMA journal_mode=WAL"
+        try:
+            with contextlib.closing(self._engine.raw_connection()) as connection:
+                connection.execute(pragma).close()
+        except sqlite3.OperationalError as error:  # the driver's own, since this goes past SQLAlchemy
+            raise OperationalError(pragma, None, error) from error
 
 
 def parse_url(url: str) -> URL:

@@ -7,7 +7,7 @@ import dataclasses
 from sqlalchemy import Connection, RowMapping, delete, insert, select
 
 from raymaker.platform.database.engine import Database
-from raymaker.platform.database.schema import endpoints, events
+from raymaker.platform.database.schema import endpoints, events, training_jobs
 from raymaker.platform.database.statements import clean_text, fetch_rows_after
 from raymaker.platform.records import EventRecord
 
@@ -52,6 +52,15 @@ def record_endpoint_event(
         arn = connection.execute(select(endpoints.c.arn).where(endpoints.c.name == endpoint_name)).scalar_one_or_none()
         if arn is not None:
             insert_event(connection, EventRecord(arn, now, kind, message, generation))
+
+
+def record_job_event(database: Database, job_name: str, attempt: int, kind: str, message: str, *, now: float) -> None:
+    """Note what happened to a training job that is no step of it. Nothing is noted for a job that is gone."""
+    with database.transaction() as connection:
+        named = select(training_jobs.c.arn).where(training_jobs.c.name == job_name)
+        arn = connection.execute(named).scalar_one_or_none()
+        if arn is not None:
+            insert_event(connection, EventRecord(arn, now, kind, message, attempt))
 
 
 def _from_row(row: RowMapping) -> EventRecord:

@@ -6,15 +6,17 @@ What a legal move is stands in `transitions.py`; here it is loaded, made and wri
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Table, delete, select, update
+from sqlalchemy import Connection, RowMapping, Table, delete, or_, select, update
 
 from raymaker.actors.spec import SourceSpec
-from raymaker.platform import transitions
+from raymaker.platform import sleep, transitions
+from raymaker.platform.database.activity import delete_activity
 from raymaker.platform.database.engine import Database
 from raymaker.platform.database.events import delete_events, insert_event
+from raymaker.platform.database.invocations import delete_invocations
 from raymaker.platform.database.schema import endpoint_configs, endpoints, models
 from raymaker.platform.database.statements import Listing, clean_text, fetch_page, insert_new
 from raymaker.platform.database.tags import delete_all_tags
@@ -26,6 +28,10 @@ from raymaker.platform.records import (
     EndpointStatus,
     EventRecord,
     ModelRecord,
+    ResolvedContainer,
+    ResolvedVariant,
+    RolloutStage,
+    SleepStage,
 )
 
 Move = Callable[[EndpointRecord], EndpointRecord]
@@ -130,18 +136,42 @@ def move_endpoint(connection: Connection, name: str, move: Move) -> EndpointReco
 
 
 def active_endpoints(database: Database) -> list[EndpointRecord]:
-    """Read all endpoints, oldest first: each is to be made, kept, gone back, cleared away or removed."""
+    """Read all endpoints but sleepers, oldest first: each is to be made, kept, gone back, cleared away or removed."""
+    columns = endpoints.c
+    has_work = or_(
+        columns.sleep.is_(None), columns.sleep != SleepStage.ASLEEP, columns.status != EndpointStatus.IN_SERVICE
+    )
     with database.reading() as connection:
-        rows = connection.execute(select(endpoints).order_by(endpoints.c.created_at, endpoints.c.name)).mappings()
-        return [_from_row(row) for row in rows]
+        ordered = select(endpoints).where(has_work).order_by(columns.created_at, columns.name)
+        return [_from_row(row) for row in connection.execute(ordered).mappings()]
 
 
-def endpoint_healthy(database: Database, name: str, generation: int, running_count: int, now: float) -> EndpointRecord:
-    """Take the news that a generation answers, and return the endpoint as it is then. Raises EndpointMissing."""
+def endpoint_healthy(
+    database: Database,
+    name: str,
+    generation: int,
+    running_counts: Mapping[str, int],
+    now: float,
+    *,
+    wanted_counts: Mapping[str, int] | None = None,
+) -> EndpointRecord:
+    """Take the news that a generation answers, and return the endpoint as it is then. Raises EndpointMissing.
+
+    `wanted_counts` are `running_counts` where nothing is scaled at this moment.
+    """
+
+    def move(record: EndpointRecord) -> EndpointRecord:
+        moved = transitions.endpoint_healthy(record, generation, running_counts, now)
+        return sleep.be_awake(moved, wanted_counts or running_counts) if generation == record.generation else moved
+
     with database.transaction() as connection:
-        return move_endpoint(
-            connection, name, lambda record: transitions.endpoint_healthy(record, generation, running_count, now)
-        )
+        return move_endpoint(connection, name, move)
+
+
+def fleets_ready(database: Database, name: str, generation: int, now: float) -> EndpointRecord:
+    """Take the news that a generation's fleets are up, and return the endpoint as it goes on."""
+    with database.transaction() as connection:
+        return move_endpoint(connection, name, lambda record: transitions.fleets_ready(record, generation, now))
 
 
 def endpoint_failed(database: Database, name: str, generation: int, reason: str, now: float) -> EndpointRecord:
@@ -153,13 +183,15 @@ def endpoint_failed(database: Database, name: str, generation: int, reason: str,
 
 
 def endpoint_gone(database: Database, name: str) -> None:
-    """Forget a Deleting endpoint whose fleet is gone, with its events and tags. One that is not Deleting stays."""
+    """Forget a Deleting endpoint whose fleet is gone, with all that is its own. One that is not Deleting stays."""
     with database.transaction() as connection:
         record = find_endpoint(connection, name, lock=True)
         if record is not None and record.status is EndpointStatus.DELETING:
             connection.execute(delete(endpoints).where(endpoints.c.name == name))
             delete_events(connection, record.arn)
             delete_all_tags(connection, record.arn)
+            delete_invocations(connection, name)
+            delete_activity(connection, name)
 
 
 def _find(connection: Connection, table: Table, name: str, *, lock: bool = False) -> RowMapping | None:
@@ -179,12 +211,27 @@ def _to_row(record: EndpointRecord) -> dict[str, Any]:
 
 
 def _from_row(row: RowMapping) -> EndpointRecord:
+    stage = RolloutStage(row["stage"]) if row["stage"] is not None else None
     deployments = {key: _deployment(row[key]) for key in ("desired", "deployed")}
-    return EndpointRecord(**{**row, **deployments, "status": EndpointStatus(row["status"])})
+    states = {
+        "status": EndpointStatus(row["status"]),
+        "stage": stage,
+        "sleep": SleepStage(row["sleep"]) if row["sleep"] is not None else None,
+    }
+    return EndpointRecord(**{**row, **deployments, **states})
 
 
 def _deployment(value: dict[str, Any] | None) -> Deployment | None:
     if value is None:
         return None
+    fleets = {key: tuple(map(_variant, value[key])) for key in ("variants", "shadows")}
+    return Deployment(**{**value, **fleets})
+
+
+def _variant(value: dict[str, Any]) -> ResolvedVariant:
+    return ResolvedVariant(**{**value, "containers": tuple(map(_container, value["containers"]))})
+
+
+def _container(value: dict[str, Any]) -> ResolvedContainer:
     source = value["source"]
-    return Deployment(**{**value, "source": SourceSpec(**source) if source is not None else None})
+    return ResolvedContainer(**{**value, "source": SourceSpec(**source) if source is not None else None})

@@ -13,6 +13,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     String,
@@ -36,6 +37,7 @@ training_jobs = Table(
     Column("status", String(32), nullable=False),
     Column("secondary", String(32), nullable=False),
     Column("attempt", Integer, nullable=False),
+    Column("start", Integer, nullable=False, server_default="0"),
     Column("version", Integer, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("modified_at", Double, nullable=False),
@@ -88,12 +90,27 @@ endpoints = Table(
     Column("version", Integer, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("modified_at", Double, nullable=False),
-    Column("running_count", Integer, nullable=False),
+    Column("running_counts", JSON, nullable=False),
     Column("failure_reason", Text),
+    Column("stage", String(32)),
+    Column("sleep", String(32)),
+    Column("wanted_counts", JSON, nullable=False),
     Column("desired", JSON, nullable=False),
     Column("deployed", JSON(none_as_null=True)),
     Index("ix_endpoints_created", "created_at", "name"),
     Index("ix_endpoints_status", "status", "created_at", "name"),
+)
+
+endpoint_activity = Table(
+    "endpoint_activity",
+    metadata,
+    Column("endpoint_name", Name, nullable=False),
+    Column("replica_id", Name, nullable=False),
+    Column("time", Double, nullable=False),
+    Column("pending_count", Integer, nullable=False),
+    Column("last_request_at", Double, nullable=False),
+    Column("latencies", JSON, nullable=False),
+    PrimaryKeyConstraint("endpoint_name", "replica_id"),
 )
 
 tags = Table(
@@ -128,4 +145,62 @@ metrics = Table(
     Column("value", Double),  # null means NaN, which SQLite cannot hold
     UniqueConstraint("job_name", "name", "attempt", "time", name="uq_metrics_said_once"),
     Index("ix_metrics_job", "job_name", "id"),
+)
+
+async_invocations = Table(
+    "async_invocations",
+    metadata,
+    Column("id", Name, primary_key=True),
+    Column("endpoint_name", Name, nullable=False),
+    Column("accepted_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("due_at", Double, nullable=False),  # while it is claimed: when the claim's lease runs out
+    Column("claim", String(36)),
+    Column("attempt", Integer, nullable=False),
+    Column("lost_count", Integer, nullable=False),
+    Column("headers", JSON, nullable=False),
+    Column("inference_id", Text, nullable=False),
+    Column("input_uri", Text),
+    Column("body", LargeBinary),
+    Column("output_uri", Text, nullable=False),
+    Column("failure_uri", Text, nullable=False),
+    Column("timeout_s", Double, nullable=False),
+    Column("notice", JSON(none_as_null=True)),
+    Index("ix_async_invocations_due", "endpoint_name", "due_at"),
+)
+
+transform_jobs = Table(
+    "transform_jobs",
+    metadata,
+    Column("name", Name, primary_key=True),
+    Column("arn", Text, nullable=False),
+    Column("account", String(12), nullable=False),
+    Column("status", String(32), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("modified_at", Double, nullable=False),
+    Column("started_at", Double),
+    Column("ended_at", Double),
+    Column("stop_requested_at", Double),
+    Column("failure_reason", Text),
+    Column("request", JSON, nullable=False),
+    Column("model", JSON, nullable=False),
+    Column("machines", JSON, nullable=False),
+    Index("ix_transform_jobs_created", "created_at", "name"),
+    Index("ix_transform_jobs_status", "status", "created_at", "name"),
+    Index("ix_transform_jobs_modified", "modified_at"),
+)
+
+transform_objects = Table(
+    "transform_objects",
+    metadata,
+    Column("job_name", Name, ForeignKey("transform_jobs.name", ondelete="CASCADE"), nullable=False),
+    Column("name", Name, nullable=False),
+    Column("record_count", BigInteger, nullable=False),
+    Column("input_bytes", BigInteger, nullable=False),
+    Column("output_bytes", BigInteger, nullable=False),
+    Column("failure", Text),
+    PrimaryKeyConstraint("job_name", "name"),
 )

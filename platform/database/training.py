@@ -95,7 +95,7 @@ def move_training_job(connection: Connection, name: str, move: Move) -> Training
     moved = move(record)
     if moved == record:
         return record
-    if moved.secondary is not record.secondary or moved.attempt != record.attempt:
+    if (moved.secondary, moved.attempt, moved.start) != (record.secondary, record.attempt, record.start):
         message = f"{moved.message}: {moved.failure_reason}" if moved.failure_reason else moved.message
         insert_event(connection, EventRecord(moved.arn, moved.modified_at, moved.secondary, message, moved.attempt))
     return save_training_job(connection, moved)
@@ -109,6 +109,20 @@ def apply_report(database: Database, report: JobReport, now: float) -> None:
     try:
         with database.transaction() as connection:
             move_training_job(connection, report.job_name, lambda job: transitions.apply_report(job, report, now))
+    except JobMissing as error:
+        raise ReportRefused(f"{error}: it was deleted") from error
+
+
+def begin_start(database: Database, name: str, attempt: int, message: str, now: float) -> int:
+    """Begin the next start of an attempt's instances, and return its number; durable when it returns.
+
+    Raises ReportRefused where the attempt must stop: a later one is the job's, or the job has ended or was deleted.
+    """
+    try:
+        with database.transaction() as connection:
+            return move_training_job(
+                connection, name, lambda job: transitions.begin_start(job, attempt, message, now)
+            ).start
     except JobMissing as error:
         raise ReportRefused(f"{error}: it was deleted") from error
 

@@ -7,11 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from raymaker.actors.spec import InstanceType, Resources
+from raymaker.platform.capacity import GIB, count_that_fit, describe
 from raymaker.platform.database.statements import DEFAULT_PAGE_COUNT, Listing
 from raymaker.platform.errors import ValidationException
 from raymaker.platform.operations.registry import Context, Request
-
-GIB = 1024**3
 
 
 def refuse_fields(request: Request, reasons: Mapping[str, str]) -> None:
@@ -32,10 +31,10 @@ def find_instance_type(context: Context, name: str, path: str) -> InstanceType:
             f"{path}: there is no instance type {name}. Known are {', '.join(_near(name, list(types)))}; "
             "the setting `catalogue` (RAYMAKER_CATALOGUE) adds others"
         )
-    largest = context.cluster.largest_node()
-    if lacking := _lacking(types[name].resources, largest):
+    nodes, needed = context.cluster.nodes(), types[name].resources
+    if not count_that_fit(nodes, needed):
         raise ValidationException(
-            f"{path}: no machine of this cluster can hold an instance of {name}: it needs {lacking}. "
+            f"{path}: no machine of this cluster can hold an instance of {name}: it needs {_lacking(needed, nodes)}. "
             "Choose a smaller instance type or add a larger node"
         )
     return types[name]
@@ -90,16 +89,18 @@ def _near(name: str, known: list[str]) -> list[str]:
     return sorted({other.rpartition(".")[0] + ".*" if "." in other else other for other in known})
 
 
-def _lacking(needed: Resources, largest: Resources) -> str:
-    """Say in words what the largest node has too little of, '' where it suffices. A node of unknown memory suffices."""
+def _lacking(needed: Resources, nodes: list[Resources]) -> str:
+    """Say in words what no node has enough of. A node of unknown memory has enough."""
+    cpus, gpus = (max((getattr(node, kind) for node in nodes), default=0.0) for kind in ("cpus", "gpus"))
+    memory_bytes = max((node.memory_bytes for node in nodes), default=0)
     parts = []
-    if needed.cpus > largest.cpus:
-        parts.append(f"{needed.cpus:g} CPUs of at most {largest.cpus:g}")
-    if needed.memory_bytes > largest.memory_bytes > 0:
-        parts.append(f"{needed.memory_bytes / GIB:.1f} GiB of memory of at most {largest.memory_bytes / GIB:.1f}")
-    if needed.gpus > largest.gpus:
-        parts.append(f"{needed.gpus:g} GPUs of at most {largest.gpus:g}")
-    return ", ".join(parts)
+    if needed.cpus > cpus:
+        parts.append(f"{needed.cpus:g} CPUs of at most {cpus:g}")
+    if needed.memory_bytes > memory_bytes > 0:
+        parts.append(f"{needed.memory_bytes / GIB:.1f} GiB of memory of at most {memory_bytes / GIB:.1f}")
+    if needed.gpus > gpus:
+        parts.append(f"{needed.gpus:g} GPUs of at most {gpus:g}")
+    return ", ".join(parts) or f"{describe(needed)} on one node"
 
 
 def _epoch_s(moment: datetime | None) -> float | None:

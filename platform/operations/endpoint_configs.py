@@ -1,7 +1,8 @@
-"""Endpoint configurations: create, describe, list, delete. One production variant for now."""
+"""Endpoint configurations: create, describe, list, delete. Variants and shadows are checked when they are named."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sqlalchemy import Connection
@@ -9,6 +10,7 @@ from sqlalchemy import Connection
 from raymaker.platform.database import hosting
 from raymaker.platform.database.tags import put_tags
 from raymaker.platform.errors import ValidationException
+from raymaker.platform.hosting_specs import is_capturing
 from raymaker.platform.operations.checks import (
     find_instance_type,
     read_listing,
@@ -19,25 +21,30 @@ from raymaker.platform.operations.checks import (
 from raymaker.platform.operations.models import find_model
 from raymaker.platform.operations.naming import ENDPOINT_CONFIG, already_exists, as_time, make_arn, not_found
 from raymaker.platform.operations.registry import Answer, Context, Request, operation
+from raymaker.platform.operations.scaling_checks import check_scaling
 from raymaker.platform.records import EndpointConfigRecord
 
 _LATER = "it is not supported yet; leave it out"
 _NO_KEYS = "disks are not encrypted with keys of a key service; leave it out"
 _HONOURED_NOWHERE = {
-    "ShadowProductionVariants": _LATER,
-    "AsyncInferenceConfig": _LATER,
+    "AsyncInferenceConfig.OutputConfig.KmsKeyId": _NO_KEYS,
+    "AsyncInferenceConfig.OutputConfig.NotificationConfig.IncludeInferenceResponseIn": "notices name where the answer "
+    "lies; leave it out",
     "ExplainerConfig": "there is no explainer; leave it out",
     "CrossRegionTrafficConfig": "there is one region; leave it out",
     "KmsKeyId": _NO_KEYS,
-    "ProductionVariants.ServerlessConfig": "give InstanceType and InitialInstanceCount",
-    "ProductionVariants.InstancePools": "give InstanceType and InitialInstanceCount",
-    "ProductionVariants.AcceleratorType": "choose an InstanceType with GPUs",
-    "ProductionVariants.AcceleratorPartitionLayouts": "choose an InstanceType with GPUs",
-    "ProductionVariants.CoreDumpConfig": _LATER,
-    "ProductionVariants.CapacityReservationConfig": "there are no reservations; leave it out",
-    "ProductionVariants.EnableSSMAccess": "there is no session manager; leave it out",
-    "ProductionVariants.RoutingConfig.PrefixAwareRoutingConfig": _LATER,
+    "DataCaptureConfig.KmsKeyId": _NO_KEYS,
 }
+_HONOURED_BY_NO_VARIANT = {
+    "InstancePools": "give InstanceType and InitialInstanceCount",
+    "AcceleratorType": "choose an InstanceType with GPUs",
+    "AcceleratorPartitionLayouts": "choose an InstanceType with GPUs",
+    "CoreDumpConfig": _LATER,
+    "CapacityReservationConfig": "there are no reservations; leave it out",
+    "EnableSSMAccess": "there is no session manager; leave it out",
+    "RoutingConfig.PrefixAwareRoutingConfig": _LATER,
+}
+_FLEETS = ("ProductionVariants", "ShadowProductionVariants")
 
 
 @operation("CreateEndpointConfig")
@@ -47,7 +54,8 @@ def create_endpoint_config(context: Context, request: Request) -> Answer:
     tags = read_tags(request)
     record = new_endpoint_config(context, request["EndpointConfigName"], without_tags(request))
     with context.database.transaction() as connection:
-        find_model(context, connection, request["ProductionVariants"][0]["ModelName"])
+        for _, variant in _variants(request):
+            find_model(context, connection, variant["ModelName"])
         if not hosting.insert_endpoint_config(connection, record):
             raise already_exists(context, ENDPOINT_CONFIG, record.name)
         put_tags(connection, record.arn, tags)
@@ -97,22 +105,61 @@ def find_endpoint_config(context: Context, connection: Connection, name: str) ->
 def _check(context: Context, request: Request) -> None:
     """Raise ValidationException, naming the field and the remedy, for what cannot be served as it was asked."""
     refuse_fields(request, _HONOURED_NOWHERE)
-    if request.get("DataCaptureConfig", {}).get("EnableCapture", "DataCaptureConfig" in request):
-        raise ValidationException(
-            "DataCaptureConfig is not supported here: requests are not captured yet; leave it out"
-        )
-    if len(request["ProductionVariants"]) > 1:
-        raise ValidationException("ProductionVariants: several variants are not supported yet; give one")
-    variant = request["ProductionVariants"][0]
-    for field in ("ModelName", "InstanceType"):
+    _check_capture(request)
+    _check_async(request)
+    names: set[str] = set()
+    for path, variant in _variants(request):
+        _check_variant(context, variant, path)
+        if variant["VariantName"] in names:
+            raise ValidationException(f"{path}.VariantName {variant['VariantName']} comes twice: give each its own")
+        names.add(variant["VariantName"])
+    check_weights(variant.get("InitialVariantWeight", 1.0) for variant in request["ProductionVariants"])
+
+
+def check_weights(weights: Iterable[float]) -> None:
+    """Raise ValidationException where no variant would take traffic."""
+    if not any(weights):
+        raise ValidationException("All weights are 0: give at least one production variant a weight above 0")
+
+
+def _variants(request: Request) -> Iterator[tuple[str, Request]]:
+    """Each variant and shadow with its path."""
+    for fleet in _FLEETS:
+        for number, variant in enumerate(request.get(fleet, [])):
+            yield f"{fleet}[{number}]", variant
+
+
+def _check_variant(context: Context, variant: Request, path: str) -> None:
+    refuse_fields({path: variant}, {f"{path}.{field}": reason for field, reason in _HONOURED_BY_NO_VARIANT.items()})
+    for field in ("ModelName",) if "ServerlessConfig" in variant else ("ModelName", "InstanceType"):
         if not variant.get(field):
-            raise ValidationException(f"ProductionVariants[0].{field} is missing")
-    if variant.get("ManagedInstanceScaling", {}).get("Status") == "ENABLED":
-        raise ValidationException(f"ProductionVariants[0].ManagedInstanceScaling is not supported here: {_LATER}")
+            raise ValidationException(f"{path}.{field} is missing")
+    check_scaling(context, variant, path)
     strategy = variant.get("RoutingConfig", {}).get("RoutingStrategy", "RANDOM")
     if strategy not in {"RANDOM", "LEAST_OUTSTANDING_REQUESTS"}:
-        raise ValidationException(f"ProductionVariants[0].RoutingConfig.RoutingStrategy {strategy}: {_LATER}")
-    find_instance_type(context, variant["InstanceType"], "ProductionVariants[0].InstanceType")
+        raise ValidationException(f"{path}.RoutingConfig.RoutingStrategy {strategy}: {_LATER}")
+    if "ServerlessConfig" not in variant:
+        find_instance_type(context, variant["InstanceType"], f"{path}.InstanceType")
+
+
+def _check_capture(request: Request) -> None:
+    config = request.get("DataCaptureConfig")
+    if is_capturing(config) and not config["DestinationS3Uri"]:
+        raise ValidationException("DataCaptureConfig.DestinationS3Uri is empty: give the URI of a folder")
+
+
+def _check_async(request: Request) -> None:
+    config = request.get("AsyncInferenceConfig")
+    if config is None:
+        return
+    path = "AsyncInferenceConfig.OutputConfig"
+    if not config["OutputConfig"].get("S3OutputPath"):
+        raise ValidationException(f"{path}.S3OutputPath is missing: there is no default place; give a URI")
+    for field, topic in config["OutputConfig"].get("NotificationConfig", {}).items():
+        if not topic.startswith(("http://", "https://")):
+            raise ValidationException(
+                f"{path}.NotificationConfig.{field} {topic} is not supported here: give the URL of a webhook, http(s)://…"
+            )
 
 
 def _summarise(record: EndpointConfigRecord) -> dict[str, Any]:

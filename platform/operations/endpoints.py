@@ -1,4 +1,7 @@
-"""Endpoints: create, describe, list, update, delete. All but the record is done by `reconcile`, which is woken."""
+"""Endpoints: create, describe, list, update, delete. All but the record is done by `reconcile`, which is woken.
+
+How variants are described and changed stands in `variants.py`.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,33 @@ from sqlalchemy import Connection
 
 from raymaker.platform import transitions
 from raymaker.platform.database import hosting
+from raymaker.platform.database.activity import activities
 from raymaker.platform.database.tags import put_tags
 from raymaker.platform.errors import ValidationException
+from raymaker.platform.hosting_specs import is_capturing
 from raymaker.platform.operations.checks import read_listing, read_tags, refuse_fields
 from raymaker.platform.operations.endpoint_configs import find_endpoint_config
-from raymaker.platform.operations.models import find_model, find_origin
+from raymaker.platform.operations.models import find_called, find_model, find_origins
 from raymaker.platform.operations.naming import ENDPOINT, already_exists, as_time, make_arn, not_found
 from raymaker.platform.operations.registry import Answer, Context, Request, operation
-from raymaker.platform.records import Deployment, EndpointConfigRecord, EndpointRecord, EndpointStatus
-from raymaker.platform.specs import model_container, resolve_deployment
+from raymaker.platform.operations.signals import describe_load, describe_variant
+from raymaker.platform.operations.variants import (
+    describe_fleets,
+    describe_pending,
+    read_changes,
+    retain_properties,
+)
+from raymaker.platform.records import (
+    Deployment,
+    EndpointConfigRecord,
+    EndpointRecord,
+    EndpointStatus,
+    ResolvedVariant,
+)
+from raymaker.platform.specs import resolve_variant
 
 _HONOURED_NOWHERE = {
     "DeploymentConfig": "a new fleet comes up beside the old one, takes over at once and is undone when it fails",
-    "RetainAllVariantProperties": "the configuration's own instance count is used; leave it out",
 }
 
 
@@ -42,18 +59,24 @@ def describe_endpoint(context: Context, request: Request) -> Answer:
     """Tell everything about an endpoint; the deployed configuration while an update is under way."""
     with context.database.reading() as connection:
         record = hosting.find_endpoint(connection, request["EndpointName"])
+        told, now = activities(connection, request["EndpointName"]), context.now()
     if record is None:
         raise not_found(context, ENDPOINT, request["EndpointName"])
     deployed = record.deployed or record.desired
     answer = _summarise(record) | {
         "EndpointConfigName": deployed.config_name,
-        "ProductionVariants": [_describe_variant(deployed, record.running_count)],
+        **describe_fleets(record),
+        **describe_load(told, now),
         "FailureReason": record.failure_reason,
+        "DataCaptureConfig": _describe_capture(deployed),
+        "AsyncInferenceConfig": deployed.async_inference,
     }
-    if record.status is EndpointStatus.UPDATING:
+    for variant in (*answer["ProductionVariants"], *answer.get("ShadowProductionVariants", [])):
+        variant.update(describe_variant(variant["VariantName"], told, now))
+    if record.status is EndpointStatus.UPDATING and record.desired.revision != deployed.revision:
         answer["PendingDeploymentSummary"] = {
             "EndpointConfigName": record.desired.config_name,
-            "ProductionVariants": [_describe_variant(record.desired, 0)],
+            **describe_pending(record.desired),
             "StartTime": as_time(record.modified_at),
         }
     return answer
@@ -73,7 +96,25 @@ def update_endpoint(context: Context, request: Request) -> Answer:
     refuse_fields(request, _HONOURED_NOWHERE)
     with context.database.transaction() as connection:
         config = find_endpoint_config(context, connection, request["EndpointConfigName"])
-        record = move_to(context, connection, request["EndpointName"], resolve(context, connection, config))
+        desired = resolve(context, connection, config)
+        if request.get("RetainAllVariantProperties"):
+            running = hosting.find_endpoint(connection, request["EndpointName"], lock=True)
+            desired = retain_properties(desired, running.deployed if running else None, _excluded(request))
+        record = move_to(context, connection, request["EndpointName"], desired)
+    context.cluster.wake()
+    return {"EndpointArn": record.arn}
+
+
+@operation("UpdateEndpointWeightsAndCapacities")
+def update_weights_and_capacities(context: Context, request: Request) -> Answer:
+    """Accept other weights and instance counts for variants that are there. Nothing that runs is made anew."""
+    name, now = request["EndpointName"], context.now()
+    with context.database.transaction() as connection:
+        endpoint = hosting.find_endpoint(connection, name, lock=True)
+        if endpoint is None:
+            raise not_found(context, ENDPOINT, name)
+        changes = read_changes(endpoint.desired, request["DesiredWeightsAndCapacities"])
+        record = _move(context, connection, name, lambda record: transitions.change_weights(record, changes, now))
     context.cluster.wake()
     return {"EndpointArn": record.arn}
 
@@ -92,10 +133,20 @@ def delete_endpoint(context: Context, request: Request) -> Answer:
 
 
 def resolve(context: Context, connection: Connection, config: EndpointConfigRecord) -> Deployment:
-    """Settle what a configuration runs. Raises ValidationException where its model is gone or not to be had."""
-    variant = config.request["ProductionVariants"][0]
-    model = find_model(context, connection, variant["ModelName"])
-    return resolve_deployment(config.name, variant, model, find_origin(connection, model_container(model.request)))
+    """Settle what a configuration runs. Raises ValidationException where a model is gone or not to be had."""
+
+    def resolve_one(variant: Request) -> ResolvedVariant:
+        model = find_model(context, connection, variant["ModelName"])
+        called = find_called(context, connection, model.request)
+        return resolve_variant(variant, [(each, find_origins(connection, each.request)) for each in (model, *called)])
+
+    return Deployment(
+        config_name=config.name,
+        variants=tuple(map(resolve_one, config.request["ProductionVariants"])),
+        shadows=tuple(map(resolve_one, config.request.get("ShadowProductionVariants", []))),
+        data_capture=config.request.get("DataCaptureConfig"),
+        async_inference=config.request.get("AsyncInferenceConfig"),
+    )
 
 
 def insert_endpoint(context: Context, connection: Connection, name: str, desired: Deployment) -> EndpointRecord:
@@ -110,8 +161,12 @@ def insert_endpoint(context: Context, connection: Connection, name: str, desired
 def move_to(context: Context, connection: Connection, name: str, desired: Deployment) -> EndpointRecord:
     """Ask an endpoint for another deployment. Raises ValidationException where it is busy or not there."""
     now = context.now()
+    return _move(context, connection, name, lambda record: transitions.update_endpoint(record, desired, now))
+
+
+def _move(context: Context, connection: Connection, name: str, move: hosting.Move) -> EndpointRecord:
     try:
-        return hosting.move_endpoint(connection, name, lambda record: transitions.update_endpoint(record, desired, now))
+        return hosting.move_endpoint(connection, name, move)
     except hosting.EndpointMissing:
         raise not_found(context, ENDPOINT, name) from None
     except transitions.IllegalMove as error:
@@ -119,16 +174,21 @@ def move_to(context: Context, connection: Connection, name: str, desired: Deploy
         raise ValidationException(f'Cannot update in-progress endpoint "{arn}": {error}. Wait for its end') from error
 
 
-def _describe_variant(deployment: Deployment, running_count: int) -> dict[str, Any]:
-    variant = deployment.variant
-    weight = variant.get("InitialVariantWeight", 1.0)
+def _excluded(request: Request) -> set[str]:
+    """What of the variants is not to be retained."""
+    return {excluded["VariantPropertyType"] for excluded in request.get("ExcludeRetainedVariantProperties", [])}
+
+
+def _describe_capture(deployment: Deployment) -> dict[str, Any] | None:
+    config = deployment.data_capture
+    if config is None:
+        return None
     return {
-        "VariantName": variant["VariantName"],
-        "DeployedImages": [{"SpecifiedImage": deployment.image}] if deployment.image else [],
-        "CurrentWeight": weight,
-        "DesiredWeight": weight,
-        "CurrentInstanceCount": running_count,
-        "DesiredInstanceCount": variant.get("InitialInstanceCount", 1),
+        "EnableCapture": is_capturing(config),
+        "CaptureStatus": "Started" if is_capturing(config) else "Stopped",
+        "CurrentSamplingPercentage": config["InitialSamplingPercentage"],
+        "DestinationS3Uri": config["DestinationS3Uri"],
+        "KmsKeyId": "",
     }
 
 
@@ -139,4 +199,5 @@ def _summarise(record: EndpointRecord) -> dict[str, Any]:
         "CreationTime": as_time(record.created_at),
         "LastModifiedTime": as_time(record.modified_at),
         "EndpointStatus": record.status,
+        "Sleep": record.sleep if record.status is EndpointStatus.IN_SERVICE else None,
     }

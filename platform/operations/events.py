@@ -1,15 +1,33 @@
-"""ListEvents: what happened to one training job or one endpoint."""
+"""ListEvents: what happened to one training job, one transform job or one endpoint."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol
+
 from sqlalchemy import Connection
 
-from raymaker.platform.database import events, hosting, training
+from raymaker.platform.database import events, hosting, training, transforms
 from raymaker.platform.errors import ValidationException
-from raymaker.platform.operations.naming import ENDPOINT, TRAINING_JOB, as_time, not_found
+from raymaker.platform.operations.naming import ENDPOINT, TRAINING_JOB, TRANSFORM_JOB, as_time, not_found
 from raymaker.platform.operations.registry import Answer, Context, Request, operation
 
 DEFAULT_PAGE_COUNT = 100
+
+
+class _Subject(Protocol):
+    """What has events."""
+
+    @property
+    def arn(self) -> str: ...
+
+
+_SUBJECTS: dict[str, tuple[str, Callable[[Connection, str], _Subject | None]]] = {
+    "TrainingJobName": (TRAINING_JOB, training.find_training_job),
+    "TransformJobName": (TRANSFORM_JOB, transforms.find_transform_job),
+    "EndpointName": (ENDPOINT, hosting.find_endpoint),
+}
+"""The request's member for each kind of subject."""
 
 
 @operation("ListEvents")
@@ -27,15 +45,11 @@ def list_events(context: Context, request: Request) -> Answer:
 
 def _find_subject(context: Context, connection: Connection, request: Request) -> str:
     """Find the ARN that is asked about. Raises ValidationException where not exactly one is, or it is not there."""
-    job_name, endpoint_name = request.get("TrainingJobName"), request.get("EndpointName")
-    if job_name is not None and endpoint_name is None:
-        job = training.find_training_job(connection, job_name)
-        if job is None:
-            raise not_found(context, TRAINING_JOB, job_name)
-        return job.arn
-    if endpoint_name is not None and job_name is None:
-        endpoint = hosting.find_endpoint(connection, endpoint_name)
-        if endpoint is None:
-            raise not_found(context, ENDPOINT, endpoint_name)
-        return endpoint.arn
-    raise ValidationException("give exactly one of TrainingJobName and EndpointName")
+    given = [member for member in _SUBJECTS if member in request]
+    if len(given) != 1:
+        raise ValidationException("give exactly one of TrainingJobName, TransformJobName and EndpointName")
+    noun, find = _SUBJECTS[given[0]]
+    found = find(connection, request[given[0]])
+    if found is None:
+        raise not_found(context, noun, request[given[0]])
+    return found.arn

@@ -1,7 +1,11 @@
-"""Models: create, describe, list, delete. A model is one scoring container and its data for now."""
+"""Models: create, describe, list, delete. A model is one scoring container and its data, or several that work together.
+
+How several do is read and drawn by `inference_graphs.py`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection
@@ -10,15 +14,15 @@ from raymaker.platform.database import hosting, training
 from raymaker.platform.database.tags import put_tags
 from raymaker.platform.errors import ValidationException
 from raymaker.platform.operations.checks import read_listing, read_tags, refuse_fields, without_tags
+from raymaker.platform.operations.inference_graphs import describe_drawing, models_called, read_graph
 from raymaker.platform.operations.naming import MODEL, TRAINING_JOB, already_exists, as_time, make_arn, not_found
 from raymaker.platform.operations.registry import Answer, Context, Request, operation
 from raymaker.platform.records import ModelRecord, TrainingJobRecord
-from raymaker.platform.specs import JOB_SCHEME, job_named_by, model_data_uri
+from raymaker.platform.specs import JOB_SCHEME, MULTI_MODEL, is_plain, job_named_by, model_containers, model_data_uri
 
 _ONE_MODEL = "a container serves one model for now; leave it out and give ModelDataUrl"
 _HONOURED_NOWHERE = {
     "ImageConfig.RepositoryAuthConfig": "registry credentials come from the docker configuration of the machine",
-    "MultiModelConfig": _ONE_MODEL,
     "AdditionalModelDataSources": _ONE_MODEL,
     "ModelPackageName": "there are no model packages; give Image and ModelDataUrl",
     "InferenceSpecificationName": "there are no model packages; give Image and ModelDataUrl",
@@ -33,11 +37,13 @@ _FORMS = {("S3Prefix", "None"), ("S3Prefix", "Gzip"), ("S3Object", "Gzip")}
 @operation("CreateModel")
 def create_model(context: Context, request: Request) -> Answer:
     """Accept a model. Nothing is read from its data before an endpoint uses it."""
-    container = _find_container(request)
+    containers = _find_containers(request)
     tags = read_tags(request)
     record = new_model(context, request["ModelName"], without_tags(request))
     with context.database.transaction() as connection:
-        _check_origin(context, connection, container)
+        for container in containers:
+            _check_origin(context, connection, container)
+        find_called(context, connection, request)
         if not hosting.insert_model(connection, record):
             raise already_exists(context, MODEL, record.name)
         put_tags(connection, record.arn, tags)
@@ -46,10 +52,12 @@ def create_model(context: Context, request: Request) -> Answer:
 
 @operation("DescribeModel")
 def describe_model(context: Context, request: Request) -> Answer:
-    """Tell what a model was created with."""
+    """Tell what a model was created with, and draw how several containers work together."""
     with context.database.reading() as connection:
         record = find_model(context, connection, request["ModelName"])
-    return {**record.request, "ModelName": record.name, **_name_arn_and_time(record)}
+    graph = read_graph(record.request)
+    drawing = describe_drawing(graph) if graph is not None else {}
+    return {**record.request, "ModelName": record.name, **_name_arn_and_time(record), **drawing}
 
 
 @operation("ListModels")
@@ -84,6 +92,23 @@ def find_model(context: Context, connection: Connection, name: str) -> ModelReco
     return record
 
 
+def find_called(context: Context, connection: Connection, request: Mapping[str, Any]) -> list[ModelRecord]:
+    """Find the models that a model's graph calls. Raises ValidationException for one that a step cannot call."""
+    called = [find_model(context, connection, name) for name in models_called(request)]
+    for model in called:
+        if not is_plain(model.request):
+            raise ValidationException(
+                f"InferenceGraph calls the model {model.name}, which is not one container with one model: "
+                "add its containers to Containers, and its steps to this graph"
+            )
+    return called
+
+
+def find_origins(connection: Connection, request: Mapping[str, Any]) -> list[TrainingJobRecord | None]:
+    """Find the training jobs that stored the data of a model's containers, each None where none known here did."""
+    return [find_origin(connection, container) for container in model_containers(request)]
+
+
 def find_origin(connection: Connection, container: Any) -> TrainingJobRecord | None:
     """Find the training job that stored a container's model data, None where none known here did."""
     uri = model_data_uri(container)
@@ -94,32 +119,55 @@ def find_origin(connection: Connection, container: Any) -> TrainingJobRecord | N
     return training.find_training_job_by_model(connection, uri)
 
 
-def _find_container(request: Request) -> Request:
-    """Take out the one container, checked. Raises ValidationException that names the field."""
+def _find_containers(request: Request) -> list[Mapping[str, Any]]:
+    """Take out the containers, checked, alone and together. Raises ValidationException that names the field."""
+    graph = read_graph(request)
+    if graph is None:
+        return [_find_only_container(request)]
+    if "PrimaryContainer" in request:
+        raise ValidationException("PrimaryContainer goes with no Containers: put it in front of them, or leave it out")
+    containers = model_containers(request)
+    for number, container in enumerate(containers):
+        path = f"Containers[{number}]"
+        _check_container(container, path)
+        if container.get("Mode") == MULTI_MODEL:
+            raise ValidationException(f"{path}.Mode MultiModel goes with a container that is alone: leave it out")
+    return containers
+
+
+def _find_only_container(request: Request) -> Mapping[str, Any]:
     if request.get("InferenceExecutionConfig", {}).get("Mode", "Serial") != "Serial":
         raise ValidationException("InferenceExecutionConfig.Mode Direct goes with several containers: leave it out")
-    containers = [request["PrimaryContainer"]] if "PrimaryContainer" in request else []
-    containers += request.get("Containers", [])
+    containers = model_containers(request)
     if not containers:
         raise ValidationException("PrimaryContainer is missing: give Image, ModelDataUrl or both in it")
     if len(containers) > 1:
-        raise ValidationException("Containers: several containers in one model are not supported yet; give one")
+        raise ValidationException("PrimaryContainer goes with no Containers: put all into Containers")
     path = "PrimaryContainer" if "PrimaryContainer" in request else "Containers[0]"
     _check_container(containers[0], path)
-    container: Request = containers[0]
-    return container
+    return containers[0]
 
 
-def _check_container(container: Request, path: str) -> None:
+def _check_container(container: Mapping[str, Any], path: str) -> None:
     refuse_fields({path: container}, {f"{path}.{field}": reason for field, reason in _HONOURED_NOWHERE.items()})
-    if container.get("Mode", "SingleModel") != "SingleModel":
-        raise ValidationException(f"{path}.Mode {container['Mode']} is not supported yet: use SingleModel")
+    if container.get("Mode") == MULTI_MODEL:
+        _check_multi_model(container, path)
+    elif "MultiModelConfig" in container:
+        raise ValidationException(f"{path}.MultiModelConfig goes with Mode MultiModel: leave it out, or set the mode")
     if "ModelDataUrl" in container and "ModelDataSource" in container:
         raise ValidationException(f"{path} has both ModelDataUrl and ModelDataSource: give one")
     if "ModelDataSource" in container:
         _check_data_source(container["ModelDataSource"], f"{path}.ModelDataSource")
     if "Image" not in container and model_data_uri(container) is None:
         raise ValidationException(f"{path} needs Image, or the ModelDataUrl of a training job whose image serves it")
+
+
+def _check_multi_model(container: Mapping[str, Any], path: str) -> None:
+    if "Image" not in container:
+        raise ValidationException(f"{path}.Image is missing: with Mode MultiModel no training job gives it")
+    uri = container.get("ModelDataUrl", "")
+    if not uri or uri.startswith(JOB_SCHEME):
+        raise ValidationException(f"{path}.ModelDataUrl is missing: with Mode MultiModel all models lie below it")
 
 
 def _check_data_source(source: Request, path: str) -> None:
@@ -134,7 +182,7 @@ def _check_data_source(source: Request, path: str) -> None:
         )
 
 
-def _check_origin(context: Context, connection: Connection, container: Request) -> None:
+def _check_origin(context: Context, connection: Connection, container: Mapping[str, Any]) -> None:
     """See that the job a model is said to come from is there, and that some job gives the image where none is named."""
     uri = model_data_uri(container)
     origin = find_origin(connection, container)

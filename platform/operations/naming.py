@@ -13,6 +13,7 @@ TRAINING_JOB = "training-job"
 MODEL = "model"
 ENDPOINT_CONFIG = "endpoint-config"
 ENDPOINT = "endpoint"
+TRANSFORM_JOB = "transform-job"
 
 _WORDS = {MODEL: "model", ENDPOINT_CONFIG: "endpoint configuration", ENDPOINT: "endpoint"}
 _ARN = re.compile(r"arn:aws[a-z-]*:sagemaker:([a-z0-9-]+):(\d{12}):([a-z-]+)/([a-zA-Z0-9-]{1,63})")
@@ -27,10 +28,10 @@ def make_arn(context: Context, noun: str, name: str) -> str:
 def read_arn(context: Context, arn: str) -> tuple[str, str]:
     """Take noun and name out of an ARN. Raises ValidationException where it is not one of this platform's."""
     parts = _ARN.fullmatch(arn)
-    if parts is None or parts.group(3) not in {TRAINING_JOB, *_WORDS}:
+    if parts is None or parts.group(3) not in {TRAINING_JOB, TRANSFORM_JOB, *_WORDS}:
         raise ValidationException(
-            f"ResourceArn {arn} names nothing that can be here: it must be the ARN of a training job, a model, "
-            "an endpoint configuration or an endpoint"
+            f"ResourceArn {arn} names nothing that can be here: it must be the ARN of a training job, a transform job, "
+            "a model, an endpoint configuration or an endpoint"
         )
     if parts.group(1, 2) != (context.region, context.account):
         raise ValidationException(
@@ -49,6 +50,8 @@ def not_found(context: Context, noun: str, name: str) -> ValidationException:
     """Say that there is nothing of that name; boto3's waiters want a ValidationException."""
     if noun == TRAINING_JOB:
         return ValidationException(f"Requested resource not found. There is no training job {name}.")
+    if noun == TRANSFORM_JOB:
+        return ValidationException(f"Could not find requested job with name: {name}. There is no transform job {name}.")
     return ValidationException(f'Could not find {_WORDS[noun]} "{make_arn(context, noun, name)}".')
 
 

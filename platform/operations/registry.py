@@ -20,8 +20,8 @@ class Cluster(Protocol):
     def instance_types(self) -> dict[str, InstanceType]:
         """The catalogue, by name."""
 
-    def largest_node(self) -> Resources:
-        """The most that any one node can give."""
+    def nodes(self) -> list[Resources]:
+        """What each living node could give in all, whatever runs there now."""
 
     def wake(self) -> None:
         """Tell the reconciler that there is something to do. Never blocks, never raises."""

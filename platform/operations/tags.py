@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
-from raymaker.platform.database import hosting, tags, training
+from raymaker.platform.database import hosting, tags, training, transforms
 from raymaker.platform.errors import ResourceLimitExceeded, ValidationException
 from raymaker.platform.operations.checks import read_tags
-from raymaker.platform.operations.naming import ENDPOINT, MODEL, TRAINING_JOB, not_found, read_arn
+from raymaker.platform.operations.naming import ENDPOINT, MODEL, TRAINING_JOB, TRANSFORM_JOB, not_found, read_arn
 from raymaker.platform.operations.registry import Answer, Context, Request, operation
 
 MAX_TAG_COUNT = 50
@@ -50,6 +50,8 @@ def _require_resource(context: Context, connection: Connection, arn: str) -> Non
     noun, name = read_arn(context, arn)
     if noun == TRAINING_JOB:
         found: object = training.find_training_job(connection, name)
+    elif noun == TRANSFORM_JOB:
+        found = transforms.find_transform_job(connection, name)
     elif noun == MODEL:
         found = hosting.find_model(connection, name)
     elif noun == ENDPOINT:

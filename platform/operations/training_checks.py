@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterable
 from typing import Any
 
 from raymaker.platform.errors import ValidationException
-from raymaker.platform.operations.checks import find_instance_type, refuse_fields
+from raymaker.platform.operations.checks import refuse_fields
 from raymaker.platform.operations.registry import Context, Request
+from raymaker.platform.operations.resource_checks import check_resources
 
-_ONE_MACHINE = "a training job runs on one machine for now; give InstanceType and InstanceCount 1"
+_ONE_TYPE = (
+    "Ray Train gives all workers of a gang the same resources, so a job has one instance type; give InstanceType and "
+    "InstanceCount"
+)
+_TOLD_ONLY = "DescribeTrainingJob tells it; give InstanceType and InstanceCount"
 _NO_KEYS = "objects are not encrypted with keys of a key service; leave it out, or encrypt the store itself"
 _HONOURED_NOWHERE = {
     "AlgorithmSpecification.AlgorithmName": "there are no algorithm resources; give TrainingImage or AlgorithmSource",
@@ -20,13 +26,15 @@ _HONOURED_NOWHERE = {
     "InputDataConfig.DataSource.FileSystemDataSource": "give S3DataSource; a file:// URI reaches mounted file systems",
     "InputDataConfig.DataSource.DatasetSource": "there are no dataset resources; give S3DataSource",
     "InputDataConfig.DataSource.S3DataSource.AttributeNames": "it goes with AugmentedManifestFile only",
-    "InputDataConfig.DataSource.S3DataSource.InstanceGroupNames": _ONE_MACHINE,
+    "InputDataConfig.DataSource.S3DataSource.InstanceGroupNames": _ONE_TYPE,
     "InputDataConfig.DataSource.S3DataSource.HubAccessConfig": "there is no model hub; give the objects' own URI",
     "OutputDataConfig.KmsKeyId": _NO_KEYS,
     "ResourceConfig.VolumeKmsKeyId": _NO_KEYS,
-    "ResourceConfig.InstanceGroups": _ONE_MACHINE,
-    "ResourceConfig.InstancePreferences": _ONE_MACHINE,
-    "ResourceConfig.InstancePlacementConfig": _ONE_MACHINE,
+    "ResourceConfig.InstanceGroups": _ONE_TYPE,
+    "ResourceConfig.InstancePreferences": "there is no choice among instance types; give the one InstanceType",
+    "ResourceConfig.InstancePlacementConfig": "there are no ultra servers; PlacementStrategy says Pack or Spread",
+    "ResourceConfig.SelectedInstanceType": _TOLD_ONLY,
+    "ResourceConfig.SelectedInstanceCount": _TOLD_ONLY,
     "ResourceConfig.TrainingPlanArn": "there are no training plans; leave it out",
     "StoppingCondition.MaxPendingTimeInSeconds": "a job waits until there is room; leave it out",
     "TensorBoardOutputConfig": "its files would not be stored; write them to /opt/ml/output/data or checkpoints",
@@ -35,6 +43,11 @@ _HONOURED_NOWHERE = {
     "MlflowConfig": "there are no tracking servers; leave it out",
     "ModelPackageConfig": "there are no model packages; leave it out",
 }
+_OWN_FOLDERS = (
+    *(f"/opt/ml/{name}" for name in ("input", "model", "output", "code", "exchange", "sagemaker")),
+    *(f"/{name}" for name in ("dev", "etc", "proc", "sys")),
+)
+ARENA_VARIABLE = "RAYMAKER_EXCHANGE_ARENA_MIB"
 
 
 def check_training_request(context: Context, request: Request) -> None:
@@ -43,7 +56,9 @@ def check_training_request(context: Context, request: Request) -> None:
     _check_algorithm(request)
     _check_channels(request)
     _check_limits(request)
-    _check_resources(context, request)
+    _check_checkpoints(request)
+    _check_arena(request)
+    check_resources(context, _require(request, "ResourceConfig", "give InstanceType and InstanceCount in it"))
 
 
 def _check_algorithm(request: Request) -> None:
@@ -98,6 +113,11 @@ def _check_channel(channel: dict[str, Any], path: str) -> None:
             f"{path}.DataSource.S3DataSource.S3DataType {source['S3DataType']} is not supported yet: "
             "use S3Prefix or ManifestFile"
         )
+    if "ShardBy" in channel and source.get("S3DataDistributionType") != "ShardedByS3Key":
+        raise ValidationException(
+            f"{path}.ShardBy {channel['ShardBy']} says how to share a channel out among the containers, and this one "
+            "goes whole to each: set S3DataSource.S3DataDistributionType to ShardedByS3Key, or leave ShardBy out"
+        )
     for field in ("CompressionType", "RecordWrapperType"):
         if channel.get(field, "None") != "None":
             raise ValidationException(f"{path}.{field} {channel[field]} goes with Pipe mode: in File mode leave it out")
@@ -122,15 +142,34 @@ def _check_limits(request: Request) -> None:
         )
 
 
-def _check_resources(context: Context, request: Request) -> None:
-    resources = _require(request, "ResourceConfig", "give InstanceType and InstanceCount in it")
-    if "InstanceType" not in resources:
-        raise ValidationException("ResourceConfig.InstanceType is missing: give an instance type, e.g. ml.m5.large")
-    if (count := resources.get("InstanceCount", 1)) != 1:
+def _check_checkpoints(request: Request) -> None:
+    """See that checkpoints get a folder of their own in the container."""
+    path = request.get("CheckpointConfig", {}).get("LocalPath")
+    if not path:
+        return
+    if not path.startswith("/") or ".." in path.split("/"):
         raise ValidationException(
-            f"ResourceConfig.InstanceCount {count} is not yet supported: a training job runs on 1 instance for now"
+            f"CheckpointConfig.LocalPath {path!r} is not an absolute path: give one like /opt/ml/checkpoints"
         )
-    find_instance_type(context, resources["InstanceType"], "ResourceConfig.InstanceType")
+    folder = posixpath.normpath(f"/{path.lstrip('/')}")
+    taken = next((own for own in _OWN_FOLDERS if _overlap(folder, own)), None)
+    if taken is not None:
+        raise ValidationException(
+            f"CheckpointConfig.LocalPath {path} overlaps {taken}, which the platform or the system has in every "
+            "container: give a folder of its own, e.g. /opt/ml/checkpoints"
+        )
+
+
+def _overlap(one: str, other: str) -> bool:
+    return posixpath.commonpath((one, other)) in {one, other}
+
+
+def _check_arena(request: Request) -> None:
+    size = request.get("Environment", {}).get(ARENA_VARIABLE)
+    if size is not None and not re.fullmatch(r"[1-9][0-9]{0,6}", size):
+        raise ValidationException(
+            f"Environment.{ARENA_VARIABLE} is {size!r}: it is the size of the exchange's shared memory in MiB, e.g. 512"
+        )
 
 
 def _require(request: Request, section: str, remedy: str) -> dict[str, Any]:

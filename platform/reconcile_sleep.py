@@ -1,0 +1,63 @@
+"""The part of the reconciler that puts endpoints to sleep while nobody asks. Waking one is deploying it, as ever.
+
+Nothing is taken away that a replica has not called idle itself. Whoever asks meanwhile is answered by what drains, or
+finds nothing there and wakes the endpoint.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from raymaker.platform import sleep
+from raymaker.platform.database import hosting
+from raymaker.platform.database.activity import activities, delete_activity
+from raymaker.platform.database.engine import Database
+from raymaker.platform.database.invocations import has_invocations
+from raymaker.platform.records import EndpointRecord, EndpointStatus, SleepStage
+from raymaker.serving.endpoint import EndpointObservation, EndpointState
+from raymaker.serving.spec import FRONT
+
+
+class SleepFleet(Protocol):
+    """What is asked of the cluster."""
+
+    def remove_endpoint(self, name: str) -> None:
+        """Take an endpoint away. Returns before it is gone."""
+
+
+class SleepReconciler:
+    """Takes away what an endpoint has when nobody needs it."""
+
+    def __init__(self, database: Database, fleet: SleepFleet) -> None:
+        self._database = database
+        self._fleet = fleet
+
+    def take_away(self, endpoint: EndpointRecord, seen: EndpointObservation) -> bool:
+        """Bring an endpoint that falls asleep further. False where it does not."""
+        if endpoint.sleep is not SleepStage.FALLING_ASLEEP or endpoint.status is not EndpointStatus.IN_SERVICE:
+            return False
+        if seen.state is EndpointState.MISSING:
+            with self._database.transaction() as connection:
+                hosting.move_endpoint(connection, endpoint.name, sleep.be_asleep)
+                delete_activity(connection, endpoint.name)
+        elif seen.state is not EndpointState.DELETING:
+            self._fleet.remove_endpoint(endpoint.name)
+        return True
+
+    def lay_down(self, endpoint: EndpointRecord, seen: EndpointObservation, idle_s: float, now: float) -> bool:
+        """Have a healthy endpoint fall asleep where nobody has asked for `idle_s`. False where somebody has."""
+        with self._database.reading() as connection:
+            said = activities(connection, endpoint.name)
+            waits = has_invocations(connection, endpoint.name)
+        if waits or not sleep.is_idle(said, seen.running_counts.get(FRONT, 0), idle_s, now):
+            return False
+        self._move(endpoint.name, lambda record: sleep.fall_asleep(record, endpoint.generation))
+        return True
+
+    def give_up(self, endpoint: EndpointRecord, reason: str) -> None:
+        """Have an endpoint that could not be woken go back to sleep, with the reason."""
+        self._move(endpoint.name, lambda record: sleep.wake_failed(record, endpoint.generation, reason))
+
+    def _move(self, name: str, move: hosting.Move) -> None:
+        with self._database.transaction() as connection:
+            hosting.move_endpoint(connection, name, move)
