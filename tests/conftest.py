@@ -17,6 +17,7 @@ pytest_plugins = [
     "support.platform",
     "support.steps",
     "support.jobs",
+    "support.transform_image",
 ]
 
 STAGES = ("unit", "contract", "integration", "acceptance")
@@ -31,10 +32,17 @@ def home(tmp_path: Path) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the quick stages first, so that a plain mistake is told within seconds."""
+    """Run the quick stages first, so that a plain mistake is told within seconds; say which tests stay together."""
     items.sort(key=_stage_of)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_company_of(item)))
 
 
 def _stage_of(item: pytest.Item) -> int:
     parts = item.path.relative_to(Path(__file__).parent).parts
     return STAGES.index(parts[0]) if parts[0] in STAGES else len(STAGES)
+
+
+def _company_of(item: pytest.Item) -> str:
+    """Name the tests that one process takes, where several share the work: a file's, and all on the one platform."""
+    return "platform" if "platform" in getattr(item, "fixturenames", ()) else str(item.path)

@@ -6,6 +6,7 @@ import io
 import subprocess
 import tarfile
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -47,6 +48,28 @@ class Hosting:
         self.sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[chosen])
         return name
 
+    def split(self, shadows: dict[str, float], **weights: float) -> str:
+        """Make a configuration of variants, each of which says its own name, and shadows; and a model for each."""
+        made = {variant: self.config({"SAY": variant}) for variant in (*weights, *shadows)}
+
+        def variants(of: dict[str, float]) -> list[dict[str, Any]]:
+            return [
+                {
+                    "VariantName": variant,
+                    "ModelName": made[variant],
+                    "InitialInstanceCount": 1,
+                    "InstanceType": "local",
+                    "InitialVariantWeight": weight,
+                }
+                for variant, weight in of.items()
+            ]
+
+        name = fresh_name("split")
+        self.sagemaker.create_endpoint_config(
+            EndpointConfigName=name, ProductionVariants=variants(weights), ShadowProductionVariants=variants(shadows)
+        )
+        return name
+
     def create(self, config: str) -> str:
         name = fresh_name("endpoint")
         self.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=config)
@@ -71,7 +94,7 @@ class Hosting:
         return {**answer, "Body": answer["Body"].read()}
 
     def containers(self, name: str) -> list[Any]:
-        return [c for c in self.engine.containers.list(all=True) if f"-scoring-{name}-" in c.name]
+        return [c for c in self.engine.containers.list(all=True, ignore_removed=True) if f"-scoring-{name}-" in c.name]
 
 
 @pytest.fixture
@@ -125,6 +148,47 @@ def test_an_update_loses_no_request_and_a_bad_one_rolls_back(hosting: Hosting) -
     assert traffic.failures == []
     assert traffic.count > 100
     assert traffic.last == b"two=none got=x"
+
+
+def test_an_endpoint_is_split_reweighed_live_and_joined_again_and_no_request_is_lost(
+    platform: Platform, hosting: Hosting
+) -> None:
+    name = hosting.create(hosting.config({"SAY": "one"}))
+    assert hosting.settle(name)["EndpointStatus"] == "InService"
+    with Traffic(hosting, name) as traffic:
+        hosting.sagemaker.update_endpoint(
+            EndpointName=name, EndpointConfigName=hosting.split({"shadow": 50}, a=90, b=10)
+        )
+        found = hosting.settle(name)
+        assert (found["EndpointStatus"], found["ShadowProductionVariants"][0]["VariantName"]) == ("InService", "shadow")
+        eventually(lambda: traffic.last.startswith((b"a=", b"b=")), "the variants answer")
+        seen = traffic.count_answers(300)
+        expected, spread = 0.1 * seen.total(), (0.09 * seen.total()) ** 0.5
+        assert abs(seen["b"] - expected) < 5 * spread, seen
+        before = {c.id for c in hosting.containers(name)}
+
+        hosting.sagemaker.update_endpoint_weights_and_capacities(
+            EndpointName=name,
+            DesiredWeightsAndCapacities=[
+                {"VariantName": "a", "DesiredWeight": 0},
+                {"VariantName": "b", "DesiredWeight": 100, "DesiredInstanceCount": 2},
+            ],
+        )
+        found = hosting.settle(name)
+        assert [(v["CurrentWeight"], v["CurrentInstanceCount"]) for v in found["ProductionVariants"]] == [
+            (0, 1),
+            (100, 2),
+        ]
+        eventually(lambda: traffic.last.startswith(b"b="), "b answers")
+        assert set(traffic.count_answers(100)) == {"b"}
+        assert before < {c.id for c in hosting.containers(name)}, "nothing was made anew"
+
+        hosting.sagemaker.update_endpoint(EndpointName=name, EndpointConfigName=hosting.config({"SAY": "last"}))
+        assert hosting.settle(name)["EndpointStatus"] == "InService"
+        eventually(lambda: traffic.last.startswith(b"last="), "the one variant answers again")
+        eventually(lambda: len(hosting.containers(name)) == 1, "the variants are gone")
+    assert traffic.failures == []
+    assert "Shadow shadow heard" in platform.cli("events", name).stdout
 
 
 def test_a_killed_container_is_replaced_behind_the_same_name(hosting: Hosting) -> None:
@@ -203,6 +267,7 @@ class Traffic:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self.failures: list[str] = []
+        self.answers: list[str] = []
         self.count = 0
         self.last = b""
 
@@ -214,10 +279,17 @@ class Traffic:
         self._over.set()
         self._thread.join()
 
+    def count_answers(self, least: int) -> Counter[str]:
+        """Wait for this many more answers, and count who gave them."""
+        began = len(self.answers) + 1
+        eventually(lambda: len(self.answers) >= began + least, f"{least} more answers")
+        return Counter(self.answers[began:])
+
     def _run(self) -> None:
         while not self._over.wait(0.02):
             self.count += 1
             try:
                 self.last = self._hosting.invoke(self._name, b"x")["Body"]
+                self.answers.append(self.last.decode().partition("=")[0])
             except Exception as error:
                 self.failures.append(repr(error))

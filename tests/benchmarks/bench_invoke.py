@@ -1,191 +1,125 @@
 """InvokeEndpoint beside nginx in front of the same container, and beside the container itself.
 
-The container is noop_server.c, which answers faster than anything that could stand before it. wrk is the client of all
-three, on connections that are kept; the three take turns, and ratios are of the medians over all rounds.
+The container is noop_server.c, which answers faster than anything that could stand before it. wrk is the client of all,
+on connections that are kept; all take turns, and ratios are of the medians over all rounds. One endpoint captures
+all that it is asked.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
-import json
-import subprocess
-import tarfile
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import docker
 
-from support.measure import median, print_table
+from raymaker.platform.client.connection import Connection
+from support.measure import MIB, memory_of_home, print_table
+from support.noop_hosting import (
+    LARGEST,
+    LARGEST_BODY_BYTES,
+    ROW,
+    Sample,
+    Wrk,
+    container_address,
+    create_endpoint,
+    noop_image,
+    running_nginx,
+)
 from support.platform import Platform, running_platform
-from support.servers import find_program, free_port, running_server
 
 ROUNDS = 7
-ROUND_S = 2
 CLIENT_COUNTS = (1, 32)
-IMAGE = "raymaker-bench-noop:latest"
-ENDPOINT = "bench-invoke"
-TARGET = 6.0
-"""Times nginx's p50 with one client that InvokeEndpoint may take."""
-
-NGINX = """\
-daemon off; master_process off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
-events {{ worker_connections 1024; }}
-http {{
-  access_log off;
-  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
-  uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-  upstream model {{ server {address}; keepalive 64; keepalive_requests 1000000000; }}
-  server {{
-    listen 127.0.0.1:{port}; keepalive_requests 1000000000;
-    location / {{ proxy_pass http://model; proxy_http_version 1.1; proxy_set_header Connection ""; }}
-  }}
-}}
-"""
-
-WRK = """\
-wrk.method = "POST"
-wrk.body = "5.1,3.5,1.4,0.2"
-wrk.headers["Content-Type"] = "text/csv"
-function done(summary, latency)
-  local e = summary.errors
-  io.write(string.format('\\n{"p50_us": %d, "p99_us": %d, "count": %d, "duration_us": %d, "errors": %d}\\n',
-    latency:percentile(50), latency:percentile(99), summary.requests, summary.duration,
-    e.connect + e.read + e.write + e.status + e.timeout))
-end
-"""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One round of one way: two latencies and a rate."""
-
-    p50_us: float
-    p99_us: float
-    per_s: float
+PLAIN, CAPTURING = "bench-plain", "bench-capturing"
+STRAIGHT, NGINX, OURS, CAPTURED = "straight to the container", "nginx", "InvokeEndpoint", "InvokeEndpoint, captured"
+MOST_OF_P50, LEAST_OF_RATE, MOST_OF_CAPTURE = 5.0, 0.1, 1.05
 
 
 def main() -> None:
-    """Measure the three ways in turns and print a table for each number of clients."""
+    """Measure all ways in turns: small bodies with one and many clients, then the largest body."""
     with contextlib.ExitStack() as stack:
         engine = stack.enter_context(contextlib.closing(docker.from_env()))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        stack.callback(engine.images.remove, make_image(engine, folder), force=True)
+        image = stack.enter_context(noop_image(engine, folder))
         here = stack.enter_context(running_platform(driver="docker"))
-        create_endpoint(here)
-        address = f"{container_address(engine)}:8080"
+        bring_up(here, image, folder)
+        address = container_address(engine, PLAIN)
+        nginx = stack.enter_context(running_nginx(folder, address))
         ways = {
-            "straight to the container": f"http://{address}/invocations",
-            "nginx": f"http://127.0.0.1:{stack.enter_context(running_nginx(folder, address))}/invocations",
-            "InvokeEndpoint": f"{here.url}/endpoints/{ENDPOINT}/invocations",
+            STRAIGHT: f"http://{address}/invocations",
+            NGINX: f"http://127.0.0.1:{nginx}/invocations",
+            OURS: f"{here.url}/endpoints/{PLAIN}/invocations",
+            CAPTURED: f"{here.url}/endpoints/{CAPTURING}/invocations",
         }
-        script = folder / "post.lua"
-        script.write_text(WRK)
+        small, large = Wrk.sending(ROW, folder), Wrk.sending(LARGEST, folder)
         for count in CLIENT_COUNTS:
-            report(count, measure(ways, count, script))
+            report(count, small.measure(ways, count, ROUNDS))
+        del ways[CAPTURED]
+        report_large(large.measure(ways, 1, ROUNDS))
 
 
-def measure(ways: dict[str, str], client_count: int, script: Path) -> dict[str, list[Sample]]:
-    """Take a sample of each way in every round. The first round warms up and is not kept."""
-    samples: dict[str, list[Sample]] = {way: [] for way in ways}
-    for number in range(ROUNDS + 1):
-        for way, url in ways.items():
-            sample = run_wrk(url, client_count, script)
-            if number:
-                samples[way].append(sample)
-    return samples
+def bring_up(here: Platform, image: str, folder: Path) -> None:
+    """Create both endpoints, and print what one takes."""
+    model = {"PrimaryContainer": {"Image": image}}
+    capture = {
+        "EnableCapture": True,
+        "InitialSamplingPercentage": 100,
+        "DestinationS3Uri": (folder / "captured").as_uri(),
+        "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
+    }
+    with contextlib.closing(Connection(here.url)) as connection:
+        create_endpoint(connection, CAPTURING, model, DataCaptureConfig=capture)
+        before = memory_of_home(here.home)
+        create_endpoint(connection, PLAIN, model)
+    after = memory_of_home(here.home)
+    held = sum(size for pid, size in after.items() if pid not in before)
+    print(f"memory of one more replica, its container left out: {held / MIB:.0f} MiB (PSS)")
 
 
-def run_wrk(url: str, client_count: int, script: Path) -> Sample:
-    """Ask as fast as answers come, for one round."""
-    wrk = find_program("wrk", package="wrk")
-    command = [wrk, "-t1", f"-c{client_count}", f"-d{ROUND_S}s", "-s", str(script), url]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    seen = json.loads(done.stdout.splitlines()[-1])
-    if seen["errors"] or not seen["count"]:
-        raise RuntimeError(f"{url}: {seen['errors']} of {seen['count']} requests failed")
-    return Sample(seen["p50_us"], seen["p99_us"], seen["count"] / seen["duration_us"] * 1e6)
-
-
-def report(client_count: int, samples: dict[str, list[Sample]]) -> None:
+def report(client_count: int, middle: dict[str, Sample]) -> None:
     """Print medians over the rounds, each with its ratio to nginx's."""
-    rows = []
-    middle = {way: middle_of(taken) for way, taken in samples.items()}
-    for way, (p50_us, p99_us, per_s) in middle.items():
-        nginx = middle["nginx"]
-        rows.append(
-            [
-                way,
-                f"{p50_us:.0f} us",
-                f"{p50_us / nginx[0]:.2f}",
-                f"{p99_us:.0f} us",
-                f"{p99_us / nginx[1]:.2f}",
-                f"{per_s:.0f}/s",
-                f"{per_s / nginx[2]:.3f}",
-            ]
-        )
-    title = f"{client_count} client{'s' * (client_count > 1)}, median of {ROUNDS} rounds of {ROUND_S} s"
+    nginx, ours = middle[NGINX], middle[OURS]
+    rows = [
+        [
+            way,
+            f"{seen.p50_us:.0f} us",
+            f"{seen.p50_us / nginx.p50_us:.2f}",
+            f"{seen.p99_us:.0f} us",
+            f"{seen.p99_us / nginx.p99_us:.2f}",
+            f"{seen.per_s:.0f}/s",
+            f"{seen.per_s / nginx.per_s:.3f}",
+        ]
+        for way, seen in middle.items()
+    ]
+    title = f"{client_count} client{'s' * (client_count > 1)}, median of {ROUNDS} rounds"
     print_table(title, ["", "p50", "of nginx", "p99", "of nginx", "rate", "of nginx"], rows)
     if client_count == 1:
-        ratio = middle["InvokeEndpoint"][0] / middle["nginx"][0]
-        print(f"p50 with one client: {ratio:.2f} times nginx's; the target is at most {TARGET:g}")
+        say("p50", ours.p50_us / nginx.p50_us, "nginx's", most=MOST_OF_P50)
+        say("p50 with capture", middle[CAPTURED].p50_us / ours.p50_us, "that without", most=MOST_OF_CAPTURE)
+    else:
+        say("rate", ours.per_s / nginx.per_s, "nginx's", least=LEAST_OF_RATE)
 
 
-def middle_of(samples: list[Sample]) -> tuple[float, float, float]:
-    """The median of each of a sample's numbers."""
-    return (
-        median([sample.p50_us for sample in samples]),
-        median([sample.p99_us for sample in samples]),
-        median([sample.per_s for sample in samples]),
-    )
+def report_large(middle: dict[str, Sample]) -> None:
+    """Print how fast the largest body goes through."""
+    rows = [
+        [
+            way,
+            f"{seen.p50_us / 1000:.1f} ms",
+            f"{seen.per_s * LARGEST_BODY_BYTES / MIB:.0f} MiB/s",
+            f"{seen.per_s / middle[NGINX].per_s:.3f}",
+        ]
+        for way, seen in middle.items()
+    ]
+    title = f"bodies of {LARGEST_BODY_BYTES // MIB} MiB, 1 client, median of {ROUNDS} rounds"
+    print_table(title, ["", "p50", "throughput", "of nginx"], rows)
 
 
-def make_image(engine: docker.DockerClient, folder: Path) -> str:
-    """Compile the noop server and make an image of nothing else."""
-    program = folder / "serve"
-    source = Path(__file__).with_name("noop_server.c")
-    gcc = find_program("gcc", package="gcc libc6-dev")
-    subprocess.run([gcc, "-O2", "-static", "-o", str(program), str(source)], check=True)
-    packed = io.BytesIO()
-    with tarfile.open(mode="w", fileobj=packed) as archive:
-        archive.add(program, "usr/bin/serve")
-    engine.api.import_image_from_data(packed.getvalue(), *IMAGE.split(":"), changes=["ENV PATH=/usr/bin"])
-    return IMAGE
-
-
-def create_endpoint(platform: Platform) -> None:
-    """Bring up one replica of the noop image through the API."""
-    sagemaker = platform.client("sagemaker")
-    with contextlib.closing(sagemaker):
-        role = "arn:aws:iam::000000000000:role/bench"
-        sagemaker.create_model(ModelName=ENDPOINT, ExecutionRoleArn=role, PrimaryContainer={"Image": IMAGE})
-        variant = {"VariantName": "main", "ModelName": ENDPOINT, "InitialInstanceCount": 1}
-        sagemaker.create_endpoint_config(
-            EndpointConfigName=ENDPOINT, ProductionVariants=[{**variant, "InstanceType": "ml.t2.medium"}]
-        )
-        sagemaker.create_endpoint(EndpointName=ENDPOINT, EndpointConfigName=ENDPOINT)
-        waiter = sagemaker.get_waiter("endpoint_in_service")
-        waiter.wait(EndpointName=ENDPOINT, WaiterConfig={"Delay": 1, "MaxAttempts": 120})
-
-
-def container_address(engine: docker.DockerClient) -> str:
-    """Where the endpoint's only container answers."""
-    (container,) = engine.containers.list(filters={"label": f"raymaker.endpoint={ENDPOINT}"})
-    (network,) = container.attrs["NetworkSettings"]["Networks"].values()
-    return str(network["IPAddress"])
-
-
-@contextlib.contextmanager
-def running_nginx(folder: Path, address: str) -> Iterator[int]:
-    """Run nginx with one worker before the container, as a rival would be set up; yield its port."""
-    port = free_port()
-    configuration = folder / "nginx.conf"
-    configuration.write_text(NGINX.format(folder=folder, address=address, port=port))
-    nginx = find_program("nginx", "/usr/sbin", package="nginx-light")
-    with running_server([nginx, "-c", str(configuration), "-p", str(folder)], port, folder / "nginx.log"):
-        yield port
+def say(what: str, ratio: float, beside: str, *, most: float | None = None, least: float | None = None) -> None:
+    """Print a ratio, and whether it is where it should be."""
+    bound = f"at most {most:g}" if most is not None else f"at least {least:g}"
+    is_reached = ratio <= most if most is not None else least is not None and ratio >= least
+    print(f"{what}: {ratio:.2f} times {beside}; {bound}: {'reached' if is_reached else 'MISSED'}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -430,3 +431,16 @@ def test_shared_memory_is_private_and_as_large_as_asked_for(harness: Harness) ->
 
 def test_programs_cannot_gain_privileges(harness: Harness) -> None:
     assert harness.run("grep NoNewPrivs /proc/self/status") == ["NoNewPrivs:\t1"]
+
+
+def test_where_containers_share_the_machines_network_names_lead_to_the_machines(harness: Harness) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        script = f"""
+            getent hosts algo-1 algo-2
+            perl -MIO::Socket::INET -e 'IO::Socket::INET->new("127.0.0.1:{port}") or die "not reached"'
+        """
+        fields = {"hostname": "algo-1", "peers": ("algo-1",), "hosts": {"algo-2": "192.0.2.77"}, "group": "far"}
+        said = harness.run(script, network=Network.HOST, **fields)
+    assert said[-1].split() == ["192.0.2.77", "algo-2"]
+    assert said[0].split()[-1] == "algo-1"

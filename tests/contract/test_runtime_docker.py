@@ -18,7 +18,7 @@ from contract.runtime_harness import SHARED, SOON_S, Harness, eventually
 
 from raymaker.actors.errors import EngineAway, ImageError, StartError, UnsupportedError
 from raymaker.actors.runtime import docker as driver
-from raymaker.actors.runtime import docker_engine
+from raymaker.actors.runtime import docker_networks
 from raymaker.actors.runtime.base import LABEL_HOME, ContainerHandle, ContainerRuntime, Phase
 from raymaker.actors.runtime.docker import DockerRuntime
 from raymaker.actors.runtime.select import select_runtime
@@ -101,7 +101,7 @@ def fresh_networks(
 ) -> Iterator[dict[Network, str]]:
     """Names of networks that nobody has made yet, used instead of the usual ones."""
     names = {network: f"rm{uuid.uuid4().hex[:12]}" for network in (Network.INTERNAL, Network.OPEN)}
-    monkeypatch.setattr(docker_engine, "NETWORK_NAMES", names)
+    monkeypatch.setattr(docker_networks, "NETWORK_NAMES", names)
     yield names
     docker_harness.remove_all()
     for network in engine.networks.list(names=list(names.values())):

@@ -16,19 +16,22 @@ import pytest
 T = TypeVar("T")
 
 
-def eventually(condition: Callable[[], T], what: str, timeout_s: float = 90.0) -> T:
-    """Poll until `condition` gives something true, and return that; fail with `what` where it never does."""
+def eventually(condition: Callable[[], T], what: str | Callable[[], str], timeout_s: float = 90.0) -> T:
+    """Poll until `condition` gives something true, and return that; fail with `what` where it never does.
+
+    `what` may be made when it is needed, to tell how things are then.
+    """
     deadline = time.monotonic() + timeout_s
     while not (found := condition()):
         if time.monotonic() > deadline:
-            pytest.fail(f"did not happen within {timeout_s:.0f} s: {what}")
+            pytest.fail(f"did not happen within {timeout_s:.0f} s: {what if isinstance(what, str) else what()}")
         time.sleep(0.2)
     return found
 
 
 def kill_process(home: Path, title: str) -> list[int]:
     """`kill -9` the platform's own processes whose command line contains `title`; fail where there is none."""
-    pids = [pid for pid in platform_processes(home) if title in _command_line(pid)]
+    pids = [pid for pid in platform_processes(home) if title in command_line(pid)]
     assert pids, f"no process of the platform at {home} is called {title!r}"
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
@@ -57,7 +60,8 @@ def platform_processes(home: Path) -> list[int]:
     return sorted(members)
 
 
-def _command_line(pid: int) -> str:
+def command_line(pid: int) -> str:
+    """A process's title, empty where it is gone."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     except (FileNotFoundError, ProcessLookupError):

@@ -26,8 +26,8 @@ class QuietCluster:
     def instance_types(self) -> dict[str, InstanceType]:
         return {"local": InstanceType("local", Resources(1.0))}
 
-    def largest_node(self) -> Resources:
-        return Resources(cpus=64, memory_bytes=256 * 1024**3)
+    def nodes(self) -> list[Resources]:
+        return [Resources(cpus=64, memory_bytes=256 * 1024**3)]
 
     def wake(self) -> None:
         self.wake_count += 1

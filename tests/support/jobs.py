@@ -83,7 +83,9 @@ class Jobs:
 
     def containers(self, name: str) -> list[Any]:
         """The job's containers, running or not."""
-        return list(self.engine.containers.list(all=True, filters={"label": f"raymaker.job={name}"}))
+        return list(
+            self.engine.containers.list(all=True, ignore_removed=True, filters={"label": f"raymaker.job={name}"})
+        )
 
     def start_count(self, name: str, since: float, until: float) -> int:
         """How many containers of the job the engine started between two moments, in epoch seconds."""

@@ -98,7 +98,7 @@ class NearPlatform:
         metrics.insert_metrics(self.context.database, job, 1, found)
 
     def endpoint_comes_up(self, name: str, generation: int = 1) -> None:
-        hosting.endpoint_healthy(self.context.database, name, generation, 1, self.now)
+        hosting.endpoint_healthy(self.context.database, name, generation, {"AllTraffic": 1}, self.now)
 
     def endpoint_fails(self, name: str, reason: str, generation: int = 1) -> None:
         hosting.endpoint_failed(self.context.database, name, generation, reason, self.now)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from collections.abc import Iterator
 
 import docker
 import pytest
 
-NAME = "raymaker-test-steps:latest"
+NAME = f"raymaker-test-steps:{os.getpid()}"
+"""This session's own: another one may make and remove the same image meanwhile."""
 
 TRAIN = r"""#!/bin/sh
 # Trains by counting: `steps` lines, one each 0.1 s; then `exit_code`. `failure` is written where the contract says.
@@ -66,6 +68,6 @@ def steps_image(engine: docker.DockerClient, base_image: str) -> Iterator[str]:
             entry.size, entry.mode = len(text.encode()), 0o755
             tar.addfile(entry, io.BytesIO(text.encode()))
     context.seek(0)
-    image, _ = engine.images.build(fileobj=context, custom_context=True, tag=NAME, rm=True)
+    engine.images.build(fileobj=context, custom_context=True, tag=NAME, rm=True)
     yield NAME
-    engine.images.remove(image.id, force=True)
+    engine.images.remove(NAME, force=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import http.server
+import random
 import subprocess
 import sys
 import threading
@@ -11,9 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from raymaker.actors.artifacts import pack, unpack
+from raymaker.actors.channels.rows import ParquetRecords
 from raymaker.actors.errors import ObjectNotFound, StorageError
 from raymaker.actors.storage import ObjectStore, StoreConfig
 from support.s3 import ObjectStore as S3Server
@@ -225,6 +229,26 @@ def test_a_cut_transfer_goes_on_where_it_was(s3: S3Server, bucket: str, network:
     ranges = [span for method, span in network.requests if method == "GET"]
     assert len(ranges) > len(set(ranges)), "the cut piece was asked for again"
     assert None not in ranges
+
+
+def test_rows_of_a_large_object_are_read_by_range_also_where_transfers_are_cut(
+    s3: S3Server, bucket: str, network: FaultyNetwork, tmp_path: Path
+) -> None:
+    noise = random.Random(0)
+    table = pa.table({"x": [noise.randbytes(1000) for _ in range(4000)]})
+    parquet.write_table(table, tmp_path / "up", row_group_size=500, use_dictionary=False)
+    uri = f"s3://{bucket}/rows.parquet"
+    ObjectStore(config(s3)).upload(tmp_path / "up", uri)
+    store = ObjectStore(config(s3, network.endpoint_url))
+    network.cut_next_transfers(2)
+    records = ParquetRecords(store, uri)
+    assert records.count(lambda _: None) == 4000
+    with (tmp_path / "part").open("wb") as part:
+        records.copy(range(1200, 1300), part)
+    assert parquet.read_table(tmp_path / "part").equals(table.slice(1200, 100))
+    spans = {span for method, span in network.requests if method == "GET" and span}
+    first, last = zip(*(span.removeprefix("bytes=").split("-") for span in spans), strict=True)
+    assert sum(map(int, last)) - sum(map(int, first)) < (tmp_path / "up").stat().st_size / 4
 
 
 def test_no_access_is_told_at_once_with_the_remedy(s3: S3Server, bucket: str, network: FaultyNetwork) -> None:

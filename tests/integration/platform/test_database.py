@@ -7,10 +7,12 @@ import dataclasses
 import math
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,15 +20,15 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import Connection, text, update
 
 from raymaker.actors.reports import JobReport, Metric, Outcome, ReportRefused
 from raymaker.actors.spec import SourceSpec
 from raymaker.platform import transitions
 from raymaker.platform.database import events, hosting, metrics, tags, training
-from raymaker.platform.database.engine import Database
+from raymaker.platform.database.engine import BUSY_TIMEOUT_S, Database
 from raymaker.platform.database.migrations.upgrade import SchemaTooNew
-from raymaker.platform.database.schema import metadata
+from raymaker.platform.database.schema import endpoints, metadata
 from raymaker.platform.database.statements import Listing
 from raymaker.platform.errors import ConflictException, ServiceUnavailable, ValidationException
 from raymaker.platform.records import (
@@ -34,6 +36,8 @@ from raymaker.platform.records import (
     EndpointConfigRecord,
     EndpointStatus,
     ModelRecord,
+    ResolvedContainer,
+    ResolvedVariant,
     TrainingJobRecord,
     TrainingJobStatus,
 )
@@ -90,6 +94,20 @@ def test_many_may_migrate_at_once(database_url):
     assert find_job(databases[0], "nobody") is None
     for database in databases:
         database.dispose()
+
+
+def test_a_new_file_that_somebody_holds_is_waited_for(home):
+    """Longer than SQLite itself waits: the switch to write-ahead mode comes before any transaction of ours."""
+    database = Database(f"sqlite:///{home / 'raymaker.sqlite3'}")
+    with contextlib.closing(sqlite3.connect(home / "raymaker.sqlite3", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE").close()
+        with ThreadPoolExecutor(1) as pool:
+            migrated = pool.submit(database.migrate)
+            time.sleep(1.5 * BUSY_TIMEOUT_S)
+            other.execute("COMMIT").close()
+            migrated.result()
+    assert find_job(database, "nobody") is None
+    database.dispose()
 
 
 def test_processes_may_migrate_at_once(database_url):
@@ -166,6 +184,74 @@ def test_a_lost_attempt_is_fenced_and_told_as_an_event(database):
         training.apply_report(database, report("job", "Completed", Outcome.COMPLETED), 4.0)
     training.apply_report(database, report("job", "Training", attempt=2), 5.0)
     assert event_kinds(database, record.arn) == ["Starting", "Restarting", "Training"]
+
+
+def test_each_start_of_a_gang_is_kept_told_as_an_event_and_fences_the_one_before(database):
+    record = add_job(database, "job")
+    training.start_attempt(database, "job", 2.0)
+    assert training.begin_start(database, "job", 1, "on 2 instances", 3.0) == 1
+    training.apply_report(database, report("job", "Training", start=1), 4.0)
+    assert training.begin_start(database, "job", 1, "on 2 instances", 5.0) == 2
+    assert find_job(database, "job").start == 2
+    with pytest.raises(ReportRefused, match="start 2 is the job's"):
+        training.apply_report(database, report("job", "Completed", Outcome.COMPLETED, start=1), 6.0)
+    with pytest.raises(ReportRefused, match="attempt 1 is"):
+        training.begin_start(database, "job", 2, "on 2 instances", 6.0)
+    with pytest.raises(ReportRefused, match="there is no training job nobody"):
+        training.begin_start(database, "nobody", 1, "on 2 instances", 6.0)
+    events.record_job_event(database, "job", 1, "CheckpointSyncFailed", ODD, now=7.0)
+    assert event_kinds(database, record.arn) == [
+        *("Starting", "Starting", "Training", "Restarting", "CheckpointSyncFailed")
+    ]
+
+
+def test_of_many_that_begin_a_start_at_once_each_gets_its_own_number(database):
+    add_job(database, "job")
+    training.start_attempt(database, "job", 2.0)
+    with ThreadPoolExecutor(4) as pool:
+        numbers = list(pool.map(lambda _: training.begin_start(database, "job", 1, "go", 3.0), range(8)))
+    assert sorted(numbers) == list(range(1, 9))
+
+
+def test_what_the_first_schema_held_is_there_after_an_upgrade(database_url):
+    """Jobs have begun no start, and endpoints have one variant of one container."""
+    database = Database(database_url)
+    database.migrate()
+    record = add_job(database, "job")
+    container = ResolvedContainer(image="i", source=SourceSpec("file:///code", "go.sh"), environment={"A": "b"})
+    request = {"VariantName": "v", "InitialInstanceCount": 3, "InitialVariantWeight": 0.5}
+    deployment = Deployment("c", (ResolvedVariant(request, "m", (container,), weight=0.5, instance_count=3),))
+    created = transitions.create_endpoint("e", "arn:e", ACCOUNT, deployment, 1.0)
+    served = transitions.endpoint_healthy(created, 1, {"v": 2}, 2.0)
+    with database.transaction() as connection:
+        assert hosting.insert_endpoint(connection, served)
+        go_back_to_the_first_schema(connection)
+    database.migrate()
+    assert find_job(database, "job") == record
+    assert hosting.active_endpoints(database) == [served]
+    database.dispose()
+
+
+def go_back_to_the_first_schema(connection: Connection) -> None:
+    """Undo by hand what the migrations since have done, to the endpoint `e` above too."""
+    old = {
+        "config_name": "c",
+        "model_name": "m",
+        "variant": {"VariantName": "v", "InitialInstanceCount": 3, "InitialVariantWeight": 0.5},
+        "image": "i",
+        "source": {"uri": "file:///code", "entry_point": "go.sh", "base_image": None},
+        "model_uri": None,
+        "environment": {"A": "b"},
+    }
+    for later in ("endpoint_activity", "async_invocations", "transform_objects", "transform_jobs"):
+        connection.execute(text(f"DROP TABLE {later}"))
+    connection.execute(text("ALTER TABLE training_jobs DROP COLUMN start"))
+    connection.execute(text("ALTER TABLE endpoints ADD COLUMN running_count INTEGER NOT NULL DEFAULT 2"))
+    connection.execute(text("ALTER TABLE endpoints DROP COLUMN running_counts"))
+    for column in ("stage", "sleep", "wanted_counts"):
+        connection.execute(text(f"ALTER TABLE endpoints DROP COLUMN {column}"))
+    connection.execute(update(endpoints).values(desired=old, deployed=old))
+    connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
 
 
 def test_a_report_of_a_job_that_is_gone_is_refused(database):
@@ -376,15 +462,18 @@ def test_models_and_configurations_come_back_as_they_were_written(database):
 
 
 def test_an_endpoint_goes_its_way_and_is_gone_at_its_end(database):
-    old = Deployment("old", "m", {"VariantName": "v"}, source=SourceSpec("file:///code", "go.sh"))
-    new = Deployment("new", "m", {"VariantName": "v"}, image="i", environment={"A": "b"})
+    from_source = ResolvedContainer(source=SourceSpec("file:///code", "go.sh"))
+    from_image = ResolvedContainer(image="i", environment={"A": "b"}, hostname="h")
+    old = Deployment("old", (ResolvedVariant({"VariantName": "v"}, "m", (from_source, from_image)),))
+    shadow = ResolvedVariant({"VariantName": "s"}, "m", (from_image,), weight=0.5, instance_count=2)
+    new = Deployment("new", old.variants, (shadow,), data_capture={"EnableCapture": True})
     record = transitions.create_endpoint("e", "arn:e", ACCOUNT, old, 1.0)
     with database.transaction() as connection:
         assert hosting.insert_endpoint(connection, record)
         assert not hosting.insert_endpoint(connection, record)
     assert hosting.active_endpoints(database) == [record]
-    served = hosting.endpoint_healthy(database, "e", 1, 2, 2.0)
-    assert (served.status, served.deployed, served.running_count) == (EndpointStatus.IN_SERVICE, old, 2)
+    served = hosting.endpoint_healthy(database, "e", 1, {"v": 2}, 2.0)
+    assert (served.status, served.deployed, served.running_counts) == (EndpointStatus.IN_SERVICE, old, {"v": 2})
     with database.transaction() as connection:
         hosting.move_endpoint(connection, "e", lambda endpoint: transitions.update_endpoint(endpoint, new, 3.0))
     events.record_endpoint_event(database, "e", 2, ODD, failed=True, now=3.5)
@@ -402,7 +491,7 @@ def test_an_endpoint_goes_its_way_and_is_gone_at_its_end(database):
     assert hosting.active_endpoints(database) == []
     assert event_kinds(database, "arn:e") == []
     with pytest.raises(hosting.EndpointMissing):
-        hosting.endpoint_healthy(database, "e", 3, 1, 6.0)
+        hosting.endpoint_healthy(database, "e", 3, {"v": 1}, 6.0)
 
 
 def test_an_acknowledged_job_survives_the_death_of_its_writer(database, database_url):
@@ -411,7 +500,7 @@ def test_an_acknowledged_job_survives_the_death_of_its_writer(database, database
         import itertools, sys
         from raymaker.platform import transitions
         from raymaker.platform.database import training
-        from raymaker.platform.database.engine import Database
+        from raymaker.platform.database.engine import BUSY_TIMEOUT_S, Database
         database = Database(sys.argv[1])
         for number in itertools.count():
             record = transitions.create_training_job(f"job-{number}", "arn", "000000000000", {}, float(number))

@@ -196,6 +196,17 @@ def test_a_stock_client_does_not_know_the_extensions_and_an_extended_one_does(st
     assert events == [{"Time": MOMENT, "Kind": "Queued", "Message": "waits: digits-1"}]
 
 
+def test_a_stock_client_asks_for_many_instances_and_an_extended_one_for_many_containers_too(stock, extended, jobs):
+    job = {**JOB, "ResourceConfig": {"InstanceType": "local", "InstanceCount": 2, "VolumeSizeInGB": 1}}
+    stock.create_training_job(**job)
+    resources = {**job["ResourceConfig"], "ContainersPerInstance": 2, "PlacementStrategy": "Spread"}
+    elastic = {**resources, "MinInstanceCount": 1, "MaxInstanceCount": 3}
+    extended.create_training_job(**{**job, "TrainingJobName": "digits-2", "ResourceConfig": elastic})
+    assert extended.describe_training_job(TrainingJobName="digits-2")["ResourceConfig"] == elastic
+    with pytest.raises(ParamValidationError, match="ContainersPerInstance"):
+        stock.create_training_job(**{**job, "ResourceConfig": resources})
+
+
 def test_an_extended_client_pages_through_metrics_beside_what_is_public(extended, jobs):
     pages = extended.get_paginator("get_training_metrics").paginate(TrainingJobName="digits-1")
     assert [metric["Value"] for metric in pages.search("Metrics[]")] == [0.5, "Infinity", 0.25]

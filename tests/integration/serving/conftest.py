@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import shutil
 import tarfile
 import tempfile
@@ -19,27 +20,43 @@ from ray import serve
 from raymaker.actors.site import Site
 from raymaker.actors.storage import StoreConfig
 from raymaker.serving.proxy import serve_environment, start_serve
+from support import graph_stub
 from support.servers import free_port
 
 TESTS = Path(__file__).parents[2]
-SCORING_IMAGE = "raymaker-test-scoring:latest"
+SCORING_IMAGE = f"raymaker-test-scoring:{os.getpid()}"
+"""Of this session alone: another one may build, and remove, other content under the same name."""
+GRAPH_IMAGE = f"raymaker-test-graph:{os.getpid()}"
 
 
 @pytest.fixture(scope="session")
 def scoring_image(engine: docker.DockerClient, base_image: str) -> Iterator[str]:
     """An image whose `serve` is scoring_server.py."""
-    program = Path(__file__).with_name("scoring_server.py").read_bytes()
+    with serving_image(engine, base_image, SCORING_IMAGE, Path(__file__).with_name("scoring_server.py")):
+        yield SCORING_IMAGE
+
+
+@pytest.fixture(scope="session")
+def graph_image(engine: docker.DockerClient, base_image: str) -> Iterator[str]:
+    """An image whose `serve` is graph_stub.py."""
+    with serving_image(engine, base_image, GRAPH_IMAGE, Path(graph_stub.__file__)):
+        yield GRAPH_IMAGE
+
+
+@contextlib.contextmanager
+def serving_image(engine: docker.DockerClient, base_image: str, name: str, program: Path) -> Iterator[None]:
+    """Build an image whose `serve` is a program, and remove it after the block."""
     dockerfile = f"FROM {base_image}\nCOPY serve /usr/local/bin/serve\n"
     context = io.BytesIO()
     with tarfile.open(mode="w", fileobj=context) as archive:
-        for name, content, mode in (("Dockerfile", dockerfile.encode(), 0o644), ("serve", program, 0o755)):
-            entry = tarfile.TarInfo(name)
+        for path, content, mode in (("Dockerfile", dockerfile.encode(), 0o644), ("serve", program.read_bytes(), 0o755)):
+            entry = tarfile.TarInfo(path)
             entry.size, entry.mode = len(content), mode
             archive.addfile(entry, io.BytesIO(content))
     context.seek(0)
-    image, _ = engine.images.build(fileobj=context, custom_context=True, tag=SCORING_IMAGE, rm=True, forcerm=True)
-    yield SCORING_IMAGE
-    engine.images.remove(str(image.id), force=True)
+    engine.images.build(fileobj=context, custom_context=True, tag=name, rm=True, forcerm=True)
+    yield
+    engine.images.remove(name, force=True)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +82,7 @@ def cluster(scoring_image: str, base_image: str) -> Iterator[ServeCluster]:
     }
     site = Site(home=home, driver="docker", store=StoreConfig(), base_image=base_image)
     with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, home)
+        stack.callback(shutil.rmtree, home, ignore_errors=True)
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         for name, value in variables.items():
             patch.setenv(name, value)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from raymaker.actors.reports import Activity
 from raymaker.actors.runtime.base import LogLine
 
 
@@ -18,6 +20,9 @@ class FileReporter:
 
     def event(self, endpoint_name: str, generation: int, message: str, *, failed: bool) -> None:
         self._write({"endpoint": endpoint_name, "generation": generation, "message": message, "failed": failed})
+
+    def activity(self, activity: Activity) -> None:
+        self._write({"activity": activity.endpoint_name, **dataclasses.asdict(activity)})
 
     def log(self, group: str, stream: str, lines: Sequence[LogLine]) -> None:
         self._write({"group": group, "stream": stream, "lines": [line.text for line in lines]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import http.client
 import threading
 import time
@@ -43,6 +44,19 @@ class Load:
                 return
             assert time.monotonic() < deadline, (later[-3:], self.failures)
             time.sleep(0.05)
+
+    def count(self, least: int) -> collections.Counter[bytes]:
+        """Wait until this many more were answered, and count who answered them."""
+        began, deadline = time.monotonic(), time.monotonic() + 120
+        while len(later := [body for asked, body in self._answers if asked > began]) < least:
+            assert time.monotonic() < deadline, (len(later), self.failures)
+            time.sleep(0.05)
+        return collections.Counter(later)
+
+    def take_failures(self) -> list[str]:
+        """What failed until now; it is not counted again."""
+        taken, self.failures[:] = list(self.failures), []
+        return taken
 
     def _run(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)

@@ -2,13 +2,20 @@
 """A scoring container for tests: echoes, and misbehaves as its environment or the request's custom attributes say."""
 
 import http.server
+import json
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
 MODE = os.environ.get("MODE", "")
+MODELS: dict[str, bytes] = {}
+LOADS: dict[str, int] = {}
+LOCK = threading.Lock()
+LEFT: list[int] = []
+"""How many pieces each client had been sent that left before its stream was over."""
 ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 
 
@@ -25,8 +32,37 @@ class Handler(http.server.BaseHTTPRequestHandler):
             time.sleep(3600)
         self.answer(503 if MODE == "never-ready" else 200, b"")
 
+    def do_DELETE(self) -> None:
+        self.answer(200 if MODELS.pop(self.path.removeprefix("/models/"), None) else 404, b"")
+
+    def load_model(self, body: bytes) -> None:
+        """Take up a model by the multi-model contract; there is room for as many as the environment says."""
+        asked = json.loads(body)
+        name, path = asked["model_name"], Path(asked["url"])
+        with LOCK:
+            room = len(MODELS) < int(os.environ["ROOM"])
+            status = 409 if name in MODELS else 200 if room else 507
+            if status == 200:
+                LOADS[name] = LOADS.get(name, 0) + 1
+                MODELS[name] = (path / "weights.txt").read_bytes()
+        self.answer(status, b"")
+
+    def ask_model(self, name: str) -> None:
+        """Answer for one of many models."""
+        if name not in MODELS:
+            self.answer(404, b"no such model")
+            return
+        said = {"loaded": len(MODELS), "loads": LOADS[name]}.get(self.headers[ATTRIBUTES], MODELS[name])
+        self.answer(200, said if isinstance(said, bytes) else str(said).encode())
+
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.path == "/models":
+            self.load_model(body)
+            return
+        if self.path.startswith("/models/"):
+            self.ask_model(self.path.split("/")[2])
+            return
         verb, _, argument = self.headers.get(ATTRIBUTES, "").partition(" ")
         if verb == "exit":
             os._exit(int(argument))
@@ -37,16 +73,34 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if verb == "drop":
             self.close_connection = True
             return
-        if verb == "status":
+        if verb in {"stream", "break"}:
+            self.stream(verb, *argument.split())
+        elif verb == "status":
             self.answer(int(argument), b"the model says no")
-        elif verb == "headers":
-            self.answer(200, str(self.headers).encode())
-        elif verb == "model":
-            self.answer(200, Path("/opt/ml/model", argument).read_bytes())
-        elif verb == "version":
-            self.answer(200, os.environ.get("VERSION", "").encode())
         else:
-            self.answer(200, body)
+            said = SAY.get(verb, lambda *_: body)(self, argument)
+            self.answer(200, said if isinstance(said, bytes) else str(said).encode())
+
+    def stream(self, verb: str, count: str, size: str, pause: str = "0") -> None:
+        """Send `count` pieces of `size` bytes as chunks; `break` ends without the last one, which has no bytes."""
+        self.send_response(200)
+        self.send_header("Content-Type", self.headers.get("Accept") or "text/plain")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.send_header(ATTRIBUTES, "streamed")
+        self.end_headers()
+        sent = 0
+        try:
+            for number in range(int(count)):
+                piece = str(number % 10).encode() * int(size)
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+                sent += 1
+                Path("/tmp/sent").write_text(str(sent))
+                time.sleep(float(pause))
+            if verb == "stream":
+                self.wfile.write(b"0\r\n\r\n")
+        except OSError:
+            LEFT.append(sent)
+        self.close_connection = verb == "break"
 
     def answer(self, status: int, body: bytes) -> None:
         self.send_response(status)
@@ -58,6 +112,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Say nothing per request."""
+
+
+SAY = {
+    "headers": lambda handler, _: handler.headers,
+    "model": lambda _, name: Path("/opt/ml/model", name).read_bytes(),
+    "sent": lambda *_: Path("/tmp/sent").read_bytes(),
+    "left": lambda *_: len(LEFT),
+    "version": lambda *_: os.environ.get("VERSION", ""),
+}
+"""What it answers when it is asked for this by the custom attributes; anything else is echoed."""
 
 
 if __name__ == "__main__":

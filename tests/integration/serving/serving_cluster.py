@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import ipaddress
 import multiprocessing
 import os
@@ -21,12 +22,13 @@ import boto3
 import ray
 from botocore.config import Config
 from integration.serving.file_reporter import FileReporter
+from integration.serving.sqlite_queue import SqliteQueue
 
 from raymaker.actors.site import Site
 from raymaker.actors.spec import InstanceType, Resources, ScoringSpec
 from raymaker.serving import endpoint
 from raymaker.serving.endpoint import EndpointObservation, EndpointState
-from raymaker.serving.spec import EndpointSpec
+from raymaker.serving.spec import EndpointSpec, VariantSpec
 from support.servers import free_port
 
 
@@ -41,24 +43,30 @@ class ServeCluster:
     reporter: FileReporter
     image: str
 
+    @property
+    def queue(self) -> SqliteQueue:
+        """The queue of asynchronous invocations."""
+        return SqliteQueue(self.site.home / "queue.sqlite3")
+
     def spec(self, name: str, generation: int = 1, replica_count: int = 1, **scoring: Any) -> EndpointSpec:
         """An endpoint of the test image on a small machine; `environment` decides how the container behaves."""
         return EndpointSpec(
             endpoint_name=name,
             config_name=f"{name}-config-{generation}",
             generation=generation,
-            variant_name="main",
-            replica_count=replica_count,
-            instance_type=InstanceType("local", Resources(cpus=0.5)),
-            scoring=ScoringSpec(
-                **{"image": self.image, "startup_timeout_s": 60, "invocation_timeout_s": 10, **scoring}
-            ),
+            variants=(self.variant("main", replica_count, **scoring),),
+            revision=generation,
             endpoint_arn=f"arn:aws:sagemaker:us-east-1:000000000000:endpoint/{name}",
         )
 
-    def deploy(self, spec: EndpointSpec) -> None:
+    def variant(self, name: str, replica_count: int = 1, **scoring: Any) -> VariantSpec:
+        """A variant of the test image on a small machine."""
+        wanted = {"image": self.image, "startup_timeout_s": 60, "invocation_timeout_s": 10, **scoring}
+        return VariantSpec(name, replica_count, InstanceType("local", Resources(cpus=0.5)), ScoringSpec(**wanted))
+
+    def deploy(self, spec: EndpointSpec, *beside: EndpointSpec) -> None:
         """Begin a rollout."""
-        self.driver.submit(endpoint.deploy, spec, self.site, self.reporter).result()
+        self.driver.submit(endpoint.deploy, spec, self.site, self.reporter, self.queue, beside).result()
 
     def observe(self, name: str) -> EndpointObservation:
         """Look once."""
@@ -69,22 +77,34 @@ class ServeCluster:
         self.driver.submit(endpoint.delete, name).result()
 
     def wait_for(self, name: str, *states: EndpointState, timeout_s: float = 120) -> EndpointObservation:
-        """Wait until the endpoint is in one of these states."""
+        """Wait until the endpoint is in one of these states; one that answers is waited for at the proxy too."""
         deadline = time.monotonic() + timeout_s
-        while (seen := self.observe(name)).state not in states:
+        while (seen := self.observe(name)).state not in states or not self._is_known(name, seen):
             assert time.monotonic() < deadline, f"{name} is still {seen}, after {self.reporter.failures(name)}"
             time.sleep(0.1)
         return seen
 
-    def client(self, **options: Any) -> Any:
-        """A stock boto3 client of the runtime."""
+    def _is_known(self, name: str, seen: EndpointObservation) -> bool:
+        """Tell whether HAProxy has heard of a healthy endpoint: that may take a moment longer than it takes Serve."""
+        if seen.state is not EndpointState.HEALTHY:
+            return True
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
+            connection.request("GET", f"/endpoints/{name}/invocations")  # which its front refuses
+            return connection.getresponse().status != http.HTTPStatus.SERVICE_UNAVAILABLE
+
+    def labels(self, endpoint: str, *more: str) -> list[str]:
+        """What the containers of an endpoint of this cluster carry: others may have one of the same name."""
+        return [f"raymaker.endpoint={endpoint}", f"raymaker.home={self.site.home}", *more]
+
+    def client(self, max_attempts: int = 0, **options: Any) -> Any:
+        """A stock boto3 client of the runtime. `max_attempts` counts how often it asks again."""
         return boto3.client(
             "sagemaker-runtime",
             endpoint_url=f"http://127.0.0.1:{self.port}",
             region_name="us-east-1",
             aws_access_key_id="any",
             aws_secret_access_key="thing",
-            config=Config(retries={"max_attempts": 0, "mode": "standard"}, read_timeout=70, **options),
+            config=Config(retries={"max_attempts": max_attempts, "mode": "standard"}, read_timeout=70, **options),
         )
 
 
@@ -126,6 +146,9 @@ def running_ray(home: Path) -> Iterator[tuple[int, str]]:
         for pid in members:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while any(Path(f"/proc/{pid}").exists() for pid in members) and time.monotonic() < deadline:
+            time.sleep(0.05)  # what still ends may still write
 
 
 def process_tree(root: int) -> list[int]:

@@ -38,9 +38,9 @@ def runtime(cluster: ServeCluster) -> Iterator[Any]:
         yield client
 
 
-def containers(engine: docker.DockerClient, endpoint: str) -> list[Container]:
+def containers(cluster: ServeCluster, engine: docker.DockerClient, endpoint: str) -> list[Container]:
     """The running containers of an endpoint."""
-    return engine.containers.list(filters={"label": f"raymaker.endpoint={endpoint}"})
+    return engine.containers.list(filters={"label": cluster.labels(endpoint)}, ignore_removed=True)
 
 
 def refused(call: Any, **arguments: Any) -> ClientError:
@@ -140,7 +140,7 @@ def test_the_replica_tells_its_start_and_its_containers_log(cluster: ServeCluste
 def test_a_killed_container_is_replaced_and_only_what_it_held_is_lost(
     cluster: ServeCluster, runtime: Any, echo: str, engine: docker.DockerClient, number: signal.Signals
 ) -> None:
-    (victim,) = containers(engine, echo)
+    (victim,) = containers(cluster, engine, echo)
     held: list[ClientError] = []
     holder = threading.Thread(
         target=lambda: held.append(
@@ -156,7 +156,7 @@ def test_a_killed_container_is_replaced_and_only_what_it_held_is_lost(
     holder.join()
     assert isinstance(held[0], runtime.exceptions.ModelError)
     assert "closed the connection" in held[0].response["Error"]["Message"]
-    (successor,) = containers(engine, echo)
+    (successor,) = containers(cluster, engine, echo)
     assert successor.id != victim.id
     assert any("ended: exit code" in message for message in cluster.reporter.failures(echo))
 
@@ -164,10 +164,10 @@ def test_a_killed_container_is_replaced_and_only_what_it_held_is_lost(
 def test_a_container_that_stops_answering_ping_is_replaced(
     cluster: ServeCluster, runtime: Any, echo: str, engine: docker.DockerClient
 ) -> None:
-    (victim,) = containers(engine, echo)
+    (victim,) = containers(cluster, engine, echo)
     runtime.invoke_endpoint(EndpointName=echo, Body=b"x", CustomAttributes="hang")
     deadline = time.monotonic() + 60
-    while [found.id for found in containers(engine, echo)] in ([], [victim.id]):
+    while [found.id for found in containers(cluster, engine, echo)] in ([], [victim.id]):
         assert time.monotonic() < deadline
         time.sleep(0.2)
     assert runtime.invoke_endpoint(EndpointName=echo, Body=b"after")["Body"].read() == b"after"
@@ -175,9 +175,9 @@ def test_a_container_that_stops_answering_ping_is_replaced(
 
 
 def test_a_model_that_crashes_its_container_is_told_so_and_the_next_request_is_served(
-    runtime: Any, echo: str, engine: docker.DockerClient
+    cluster: ServeCluster, runtime: Any, echo: str, engine: docker.DockerClient
 ) -> None:
-    (victim,) = containers(engine, echo)
+    (victim,) = containers(cluster, engine, echo)
     error = refused(runtime.invoke_endpoint, EndpointName=echo, Body=b"x", CustomAttributes="exit 7")
     assert isinstance(error, runtime.exceptions.ModelError)
     assert "closed the connection" in error.response["Error"]["Message"]
@@ -199,14 +199,14 @@ def test_the_model_is_unpacked_where_training_wrote_it(cluster: ServeCluster, ru
 def test_a_first_deploy_that_fails_says_why(cluster: ServeCluster, engine: docker.DockerClient) -> None:
     cluster.deploy(cluster.spec("broken", environment={"MODE": "exit"}))
     seen = cluster.wait_for("broken", EndpointState.FAILED)
-    assert seen.running_replicas == 0
+    assert sum(seen.running_counts.values()) == 0
     assert "exit code 3" in seen.message
     (reason, *_) = cluster.reporter.failures("broken")
     assert "exit code 3" in reason
     assert "starting in mode 'exit'" in reason
     cluster.delete("broken")
     cluster.wait_for("broken", EndpointState.MISSING)
-    assert containers(engine, "broken") == []
+    assert containers(cluster, engine, "broken") == []
     assert not list((cluster.site.home / "endpoints").glob("scoring-broken-*"))
 
 
@@ -233,7 +233,7 @@ def test_updates_good_and_bad_lose_no_request_and_deletion_leaves_nothing(
 
         cluster.deploy(cluster.spec(name, 3, environment={"MODE": "no-server"}, startup_timeout_s=1))
         seen = cluster.wait_for(name, EndpointState.FAILED)
-        assert seen.running_replicas == 1
+        assert seen.running_counts == {"front": 1}
         load.wait_for(b"two")
         assert "did not answer GET /ping" in cluster.reporter.failures(name)[-1]
 
@@ -243,7 +243,7 @@ def test_updates_good_and_bad_lose_no_request_and_deletion_leaves_nothing(
         assert load.failures == []
     cluster.delete(name)
     cluster.wait_for(name, EndpointState.MISSING)
-    assert containers(engine, name) == []
+    assert containers(cluster, engine, name) == []
 
 
 def test_a_replica_that_is_killed_is_replaced_by_serve(
@@ -251,7 +251,7 @@ def test_a_replica_that_is_killed_is_replaced_by_serve(
 ) -> None:
     cluster.deploy(cluster.spec("mortal"))
     cluster.wait_for("mortal", EndpointState.HEALTHY)
-    (victim,) = containers(engine, "mortal")
+    (victim,) = containers(cluster, engine, "mortal")
     replica = next(
         pid
         for pid in process_tree(cluster.pid)
@@ -259,7 +259,7 @@ def test_a_replica_that_is_killed_is_replaced_by_serve(
     )
     os.kill(replica, signal.SIGKILL)
     deadline = time.monotonic() + 60
-    while len(containers(engine, "mortal")) < 2:  # the reaper, which is not here, removes the orphan
+    while len(containers(cluster, engine, "mortal")) < 2:  # the reaper, which is not here, removes the orphan
         assert time.monotonic() < deadline
         time.sleep(0.2)
     victim.remove(force=True)

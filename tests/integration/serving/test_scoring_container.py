@@ -18,7 +18,8 @@ from raymaker.actors.scoring import ScoringContainer
 from raymaker.actors.site import Site
 from raymaker.actors.spec import Resources, ScoringSpec
 from raymaker.actors.storage import ObjectStore, StoreConfig
-from raymaker.serving.forward import Forwarder, NoAnswer, NothingSent
+from raymaker.serving.errors import NoAnswer, NothingSent
+from raymaker.serving.forward import Forwarder
 
 Make = Callable[..., ScoringContainer]
 

@@ -236,7 +236,9 @@ def test_a_flipped_bit_is_seen_by_the_checksum(store: ObjectStore, tmp_path: Pat
         unpack(store, uri, tmp_path / "model")
 
 
-@pytest.mark.parametrize("content", [b"", b"plain weights", gzip.compress(b"no tar in here" * 100)])
+@pytest.mark.parametrize(
+    "content", [b"", b"plain weights", gzip.compress(b"no tar in here" * 100)], ids=["nothing", "text", "packed text"]
+)
 def test_what_is_no_archive_is_told_so(store: ObjectStore, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.bin").write_bytes(content)
     with pytest.raises(ArchiveError, match="no gzip archive|no tar archive"):

@@ -133,6 +133,7 @@ def test_a_missing_source_names_channel_and_uri(store: ObjectStore, tmp_path: Pa
         ({"record_wrapper": "RecordIO"}, "RecordWrapperType RecordIO"),
         ({"distribution": "Odd"}, "S3DataDistributionType Odd"),
         ({"compression": "Zstd"}, "CompressionType Zstd"),
+        ({"shard_by": "Byte"}, "ShardBy Byte"),
     ],
 )
 def test_what_file_mode_cannot_give_is_refused_by_name(
@@ -141,3 +142,136 @@ def test_what_file_mode_cannot_give_is_refused_by_name(
     channel = dataclasses.replace(ChannelSpec("train", str(tmp_path)), **change)
     with pytest.raises(UnsupportedError, match=f"channel train: {field} is not supported"):
         fetch_channel(store, channel, tmp_path / "in")
+
+
+def shares(store: ObjectStore, channel: ChannelSpec, tmp_path: Path, shard_count: int) -> list[dict[str, str]]:
+    """What each of `shard_count` containers finds in its folder."""
+    folders = [tmp_path / f"in-{index}" for index in range(shard_count)]
+    for index, folder in enumerate(folders):
+        fetch_channel(store, channel, folder, shard_index=index, shard_count=shard_count)
+    return [files(folder) for folder in folders]
+
+
+def test_sharded_by_key_every_container_gets_other_objects_and_all_come_somewhere(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    (tmp_path / "data" / "sub").mkdir(parents=True)
+    sizes = {"a.csv": 40, "b.csv": 30, "sub/c.csv": 20, "sub/d.csv": 10}
+    for name, size in sizes.items():
+        (tmp_path / "data" / name).write_text("x" * size)
+    channel = ChannelSpec("train", str(tmp_path / "data"), distribution="ShardedByS3Key")
+    assert [sorted(share) for share in shares(store, channel, tmp_path, 2)] == [
+        ["a.csv", "sub/d.csv"],
+        ["b.csv", "sub/c.csv"],
+    ]
+
+
+def test_a_share_tells_progress_of_its_own_bytes(store: ObjectStore, data: Path, tmp_path: Path) -> None:
+    (data / "a.csv").write_text("x" * 100)
+    seen: list[tuple[int, int]] = []
+    fetch_channel(
+        store,
+        ChannelSpec("train", str(data), distribution="ShardedByS3Key"),
+        tmp_path / "in",
+        lambda done, total: seen.append((done, total)),
+        shard_index=0,
+        shard_count=2,
+    )
+    assert (seen[0], seen[-1]) == ((0, 100), (100, 100))
+
+
+@pytest.mark.parametrize("shard_by", ["Object", "Record"])
+def test_fully_replicated_every_container_gets_all(
+    store: ObjectStore, data: Path, tmp_path: Path, shard_by: str
+) -> None:
+    whole = {"a.csv": "1,2\n", "sub/b.csv": "3,4\n"}
+    assert shares(store, ChannelSpec("train", str(data), shard_by=shard_by), tmp_path, 2) == [whole, whole]
+
+
+@pytest.mark.parametrize("shard_by", ["Object", "Record"])
+def test_a_lone_container_gets_every_object_as_it_is(store: ObjectStore, tmp_path: Path, shard_by: str) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "picture.png").write_text("no records")
+    channel = ChannelSpec("train", str(tmp_path / "data"), distribution="ShardedByS3Key", shard_by=shard_by)
+    assert shares(store, channel, tmp_path, 1) == [{"picture.png": "no records"}]
+
+
+def test_more_containers_than_objects_are_told_with_both_numbers_and_what_to_do(
+    store: ObjectStore, data: Path, tmp_path: Path
+) -> None:
+    channel = ChannelSpec("train", str(data), distribution="ShardedByS3Key")
+    expected = (
+        rf"channel train: 3 containers are more than there are objects at {data} \(2\), .*: use no more containers .*"
+        r"\(InstanceCount times ContainersPerInstance\), or ShardBy Record"
+    )
+    with pytest.raises(UnsupportedError, match=expected):
+        fetch_channel(store, channel, tmp_path / "in", shard_index=0, shard_count=3)
+    assert files(tmp_path / "in") == {}
+
+
+def test_more_containers_than_records_are_told_with_both_numbers_and_what_to_do(
+    store: ObjectStore, data: Path, tmp_path: Path
+) -> None:
+    channel = ChannelSpec("train", str(data), distribution="ShardedByS3Key", shard_by="Record")
+    expected = r"channel train: 3 containers are more than there are records at .* \(2\): use no more .*FullyReplicated"
+    with pytest.raises(UnsupportedError, match=expected):
+        fetch_channel(store, channel, tmp_path / "in", shard_index=0, shard_count=3)
+
+
+def test_by_record_containers_share_every_file_and_odd_records_are_spread(store: ObjectStore, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "_SUCCESS").touch()
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / "data" / name).write_text("x\n1\n2\n3\n")
+    (tmp_path / "data" / "c.jsonl").write_text("1\n")
+    channel = ChannelSpec("train", str(tmp_path / "data"), distribution="ShardedByS3Key", shard_by="Record")
+    assert shares(store, channel, tmp_path, 2) == [
+        {"a.csv": "x\n1\n2\n", "b.csv": "x\n1\n", "c.jsonl": "1\n"},
+        {"a.csv": "x\n3\n", "b.csv": "x\n2\n3\n"},
+    ]
+
+
+def test_a_share_of_records_tells_progress_up_to_the_bytes_of_all_objects(store: ObjectStore, tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("x\n" + "1\n" * 99)
+    seen: list[tuple[int, int]] = []
+    channel = ChannelSpec("train", f"{tmp_path}/data.csv", distribution="ShardedByS3Key", shard_by="Record")
+    fetch_channel(
+        store, channel, tmp_path / "in", lambda done, total: seen.append((done, total)), shard_index=1, shard_count=2
+    )
+    assert (seen[0], seen[-1]) == ((0, 200), (200, 200))
+
+
+def test_a_format_without_records_is_refused_before_anything_is_read(store: ObjectStore, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.csv").write_text('x\n"never closed')
+    (tmp_path / "data" / "b.png").write_text("x")
+    channel = ChannelSpec("train", str(tmp_path / "data"), distribution="ShardedByS3Key", shard_by="Record")
+    with pytest.raises(UnsupportedError, match=r"channel train: .*b.png cannot be split by ShardBy Record"):
+        fetch_channel(store, channel, tmp_path / "in", shard_index=0, shard_count=2)
+
+
+@pytest.mark.parametrize(
+    ("shard_by", "expected"),
+    [
+        ("Object", [{"a.csv": "1,2\n"}, {"sub/b.csv": "3,4\n"}]),
+        ("Record", [{"sub/b.csv": "3,4\n"}, {"a.csv": "1,2\n"}]),
+    ],
+)
+def test_what_a_manifest_names_is_shared_out_too(
+    store: ObjectStore, data: Path, tmp_path: Path, shard_by: str, expected: list[dict[str, str]]
+) -> None:
+    (data / "left-out.csv").touch()
+    manifest = tmp_path / "list.manifest"
+    manifest.write_text(json.dumps([{"prefix": f"{data.as_uri()}/"}, "sub/b.csv", "a.csv"]))
+    channel = ChannelSpec(
+        "train", str(manifest), data_type="ManifestFile", distribution="ShardedByS3Key", shard_by=shard_by
+    )
+    assert shares(store, channel, tmp_path, 2) == expected
+
+
+def test_gzip_objects_are_shared_out_unpacked(store: ObjectStore, tmp_path: Path) -> None:
+    (tmp_path / "data.csv.gz").write_bytes(gzip.compress(b"x\n1\n2\n"))
+    channel = ChannelSpec(
+        "train", f"{tmp_path}/data.csv.gz", distribution="ShardedByS3Key", shard_by="Record", compression="Gzip"
+    )
+    assert shares(store, channel, tmp_path, 2) == [{"data.csv": "x\n1\n"}, {"data.csv": "x\n2\n"}]

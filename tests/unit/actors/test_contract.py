@@ -11,7 +11,7 @@ import pytest
 
 from raymaker.actors import contract
 from raymaker.actors.contract import JobFolder
-from raymaker.actors.spec import ChannelSpec, InstanceType, Resources, SourceSpec, TrainingSpec
+from raymaker.actors.spec import ChannelSpec, InstanceType, Place, Resources, SourceSpec, TrainingSpec
 
 SPEC = TrainingSpec(
     job_name="job-1",
@@ -32,7 +32,7 @@ SPEC = TrainingSpec(
 
 @pytest.fixture
 def folder(tmp_path: Path) -> JobFolder:
-    return JobFolder(tmp_path / "attempt")
+    return JobFolder.of_one(tmp_path / "attempt")
 
 
 def read(folder: JobFolder, name: str) -> object:
@@ -68,6 +68,8 @@ def test_the_configuration_files_say_what_the_contract_says(folder: JobFolder) -
         "container_count": 1,
         "machine_index": 0,
         "machine_count": 1,
+        "rank": 0,
+        "world_size": 1,
     }
     assert not (folder.config / "checkpointconfig.json").exists()
 
@@ -85,7 +87,7 @@ def test_any_user_may_read_the_input_and_write_the_output_whatever_the_umask(fol
         os.umask(old)
     for path in (folder.model, folder.output, folder.output_data):
         assert path.stat().st_mode & 0o777 == 0o777
-    for path in (folder.root, folder.config, folder.channel("train")):
+    for path in (folder.root, folder.config, folder.channel(SPEC.channels[0])):
         assert path.stat().st_mode & 0o777 == 0o755
     assert (folder.config / "resourceconfig.json").stat().st_mode & 0o777 == 0o644
 
@@ -114,6 +116,7 @@ def test_the_environment_names_the_job_and_the_requests_own_wins() -> None:
         "TRAINING_JOB_NAME": "job-1",
         "TRAINING_JOB_ARN": SPEC.job_arn,
         "AWS_REGION": "us-east-1",
+        "RAYMAKER_EXCHANGE": "/opt/ml/exchange",
         "LEVEL": "debug",
     }
     told = contract.environment(
@@ -197,3 +200,44 @@ def test_a_failure_file_that_is_a_link_a_folder_or_a_pipe_is_none(folder: JobFol
     failure.rmdir()
     os.mkfifo(failure)
     assert contract.read_failure(folder) is None
+
+
+SECOND_OF_TWO = contract.Seat(Place(machine_index=1, machine_count=2, containers_per_machine=2), index=1)
+
+
+def test_a_container_learns_that_it_is_container_x_of_n_on_machine_y_of_m(folder: JobFolder) -> None:
+    contract.lay_out(folder, SPEC, SECOND_OF_TWO)
+    told = read(folder, "resourceconfig.json")
+    assert told["current_host"] == "algo-4"
+    assert told["hosts"] == ["algo-1", "algo-2", "algo-3", "algo-4"]
+    assert told["instance_groups"][0]["hosts"] == told["hosts"]
+    seat = ("container_index", "container_count", "machine_index", "machine_count", "rank", "world_size")
+    assert [told[name] for name in seat] == [1, 2, 1, 2, 3, 4]
+
+
+def test_hosts_are_sorted_by_name_as_sagemaker_sorts_them() -> None:
+    many = contract.Seat(Place(machine_count=1, containers_per_machine=11), index=10)
+    assert contract.resource_config(SPEC, many)["hosts"][:3] == ["algo-1", "algo-10", "algo-11"]
+
+
+def test_the_environment_says_what_distributed_frameworks_look_for() -> None:
+    told = contract.environment(SPEC, SECOND_OF_TWO)
+    names = ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK")
+    assert [told[name] for name in names] == ["algo-1", "29500", "3", "4", "1", "2", "1"]
+
+
+def test_a_lone_container_is_not_told_to_wait_for_others() -> None:
+    assert "WORLD_SIZE" not in contract.environment(SPEC)
+
+
+def test_whole_channels_are_shared_by_a_machines_containers_and_shards_are_not(tmp_path: Path) -> None:
+    shard = dataclasses.replace(SPEC.channels[1], distribution="ShardedByS3Key")
+    spec = dataclasses.replace(SPEC, channels=(SPEC.channels[0], shard))
+    folder = JobFolder(tmp_path / "0", tmp_path / "channels", tmp_path / "checkpoints")
+    contract.lay_out(folder, spec)
+    assert folder.channel(spec.channels[0]) == tmp_path / "channels" / "train"
+    assert folder.channel(shard) == tmp_path / "0" / "input" / "data" / "validation"
+    seen = {mount.target: mount.source for mount in contract.mounts(folder, spec)}
+    assert seen["/opt/ml/input/data/train"] == str(tmp_path / "channels" / "train")
+    assert "/opt/ml/input/data/validation" not in seen
+    assert (tmp_path / "0" / "input" / "data" / "train").is_dir(), "the place to mount it"

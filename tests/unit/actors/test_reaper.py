@@ -145,6 +145,57 @@ def test_a_removal_that_fails_is_tried_again(home: Path) -> None:
     assert reaper.step(6) == ["job"]
 
 
+class FakeLeftovers(FakeRuntime):
+    """Things of one kind, by the names of the leases of whom they belong to."""
+
+
+def test_what_an_owner_left_goes_when_its_time_is_over(home: Path) -> None:
+    left = FakeLeftovers(home, "fake things")
+    left.add("job", kind="")
+    left.add("other", kind="")
+    reaper = Reaper([FakeRuntime(home)], home, reap_after_s=20, leftovers=[left])
+    with Lease.acquire(home, "other"):
+        assert [reaper.step(now) for now in (0, 19.9, 20)] == [[], [], ["job"]]
+        assert reaper.step(1000) == []
+    assert left.names == ["other"]
+
+
+def test_what_an_owner_left_stays_while_a_container_of_its_is_there(home: Path) -> None:
+    """Where removing the container fails, say: it may still write to the memory, and be in the network."""
+    runtime, left = FakeRuntime(home), FakeLeftovers(home, "fake things")
+    runtime.add("job")
+    left.add("job", kind="")
+    runtime.fail_next_remove()
+    reaper = Reaper([runtime], home, reap_after_s=20, leftovers=[left])
+    assert [reaper.step(now) for now in (0, 20)] == [[], []]
+    assert left.names == ["job"]
+    assert reaper.step(21) == ["job", "job"]
+    assert (runtime.names, left.names) == ([], [])
+
+
+def test_while_an_engine_is_away_nothing_is_taken_for_left_over(home: Path) -> None:
+    """It may well run containers of the same owner."""
+    runtime, left = FakeRuntime(home), FakeLeftovers(home, "fake things")
+    runtime.add("job")
+    runtime.go_away()
+    left.add("job", kind="")
+    reaper = Reaper([runtime], home, reap_after_s=0, leftovers=[left])
+    assert [reaper.step(now) for now in (0, 1, 2)] == [[], [], []]
+    assert left.names == ["job"]
+    runtime.come_back()
+    assert [reaper.step(now) for now in (3, 4)] == [[], ["job", "job"]]
+
+
+def test_a_kind_of_leftovers_that_cannot_be_listed_keeps_nothing_else_from_being_cleaned(home: Path) -> None:
+    runtime, away, here = FakeRuntime(home), FakeLeftovers(home, "away"), FakeLeftovers(home, "here")
+    runtime.add("a-job")
+    away.add("b-job", kind="")
+    here.add("c-job", kind="")
+    away.go_away()
+    reaper = Reaper([runtime], home, reap_after_s=5, leftovers=[away, here])
+    assert [reaper.step(now) for now in (0, 5)] == [[], ["a-job", "c-job"]]
+
+
 def test_leases_of_the_dead_are_collected_once_their_containers_are_gone(home: Path) -> None:
     runtime = FakeRuntime(home)
     runtime.add("job")

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from raymaker.actors.errors import ImageError, StartError
-from raymaker.actors.runtime.base import LABEL_HOME
-from raymaker.actors.runtime.docker_options import container_config, exec_failure, host_config, start_error
-from raymaker.actors.spec import ContainerSpec, Resources
+from raymaker.actors.runtime.base import LABEL_GROUP, LABEL_HOME
+from raymaker.actors.runtime.docker_options import container_config, exec_failure, group_label, host_config, start_error
+from raymaker.actors.spec import ContainerSpec, Mount, Network, Resources
 
 SPEC = ContainerSpec(name="job", command=("train",), image="algo:1")
 
 
 def test_a_container_has_no_privileges_and_limits() -> None:
-    config = host_config(ContainerSpec("job", (), resources=Resources(cpus=1.5, memory_bytes=2**30)), "none", 8)
+    config = host_config(ContainerSpec("job", (), resources=Resources(cpus=1.5, memory_bytes=2**30)), "none", {}, 8)
     assert config["security_opt"] == ["no-new-privileges"]
     assert config["cap_drop"] == ["ALL"]
     assert not {"SYS_ADMIN", "NET_ADMIN", "NET_RAW", "SYS_PTRACE", "MKNOD"} & set(config["cap_add"])
@@ -26,7 +27,7 @@ def test_a_container_has_no_privileges_and_limits() -> None:
 
 @pytest.mark.parametrize("cpus", [0, 2, 64])
 def test_as_many_cpus_as_the_engine_has_or_none_named_are_no_limit(cpus: float) -> None:
-    config = host_config(ContainerSpec("job", (), resources=Resources(cpus=cpus)), "none", 2)
+    config = host_config(ContainerSpec("job", (), resources=Resources(cpus=cpus)), "none", {}, 2)
     assert "nano_cpus" not in config
     assert "mem_limit" not in config
 
@@ -34,11 +35,47 @@ def test_as_many_cpus_as_the_engine_has_or_none_named_are_no_limit(cpus: float) 
 def test_gpus_are_those_that_were_set_aside_for_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = ContainerSpec("job", (), resources=Resources(gpus=1.5))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    (request,) = host_config(spec, "none", 2)["device_requests"]
+    (request,) = host_config(spec, "none", {}, 2)["device_requests"]
     assert request["DeviceIDs"] == ["2", "5"]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    (request,) = host_config(spec, "none", 2)["device_requests"]
+    (request,) = host_config(spec, "none", {}, 2)["device_requests"]
     assert request["Count"] == 2
+
+
+def test_a_containers_own_gpus_are_asked_for_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,6,7")
+    spec = ContainerSpec("job", (), resources=Resources(gpus=2), gpu_ids=("6", "7"))
+    (request,) = host_config(spec, "none", {}, 2)["device_requests"]
+    assert (request["DeviceIDs"], request["Count"], request["Capabilities"]) == (["6", "7"], 0, [["gpu"]])
+    assert "device_requests" not in host_config(ContainerSpec("job", ()), "none", {}, 2)
+
+
+def test_a_read_only_root_leaves_tmp_to_write_where_nothing_is_mounted_there() -> None:
+    assert "read_only" not in host_config(SPEC, "none", {}, 2)
+    config = host_config(replace(SPEC, read_only_root=True), "none", {}, 2)
+    assert config["read_only"]
+    assert list(config["tmpfs"]) == ["/tmp"]
+    mounted = replace(SPEC, read_only_root=True, mounts=(Mount("/data", "/tmp"),))
+    assert host_config(mounted, "none", {}, 2)["tmpfs"] == {}
+
+
+def test_mounts_come_after_those_that_they_lie_in() -> None:
+    targets = ("/opt/ml/exchange/arena", "/opt/ml/exchange", "/opt/ml/exchange-of-others", "/opt")
+    config = host_config(replace(SPEC, mounts=tuple(Mount("/x", target) for target in targets)), "none", {}, 2)
+    assert [mount["Target"] for mount in config["mounts"]] == [
+        "/opt",
+        "/opt/ml/exchange",
+        "/opt/ml/exchange/arena",
+        "/opt/ml/exchange-of-others",
+    ]
+
+
+def test_the_group_is_a_label_where_the_group_has_a_network() -> None:
+    grouped = replace(SPEC, group="a-job")
+    assert group_label(grouped) == group_label(SPEC) == {}
+    assert group_label(replace(grouped, network=Network.OPEN)) == {LABEL_GROUP: "a-job"}
+    labels = container_config(replace(grouped, network=Network.OPEN), Path("/home/rm"))["labels"]
+    assert labels == {LABEL_GROUP: "a-job", LABEL_HOME: "/home/rm"}
 
 
 def test_the_home_is_a_label_whatever_the_others_say() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 from pathlib import Path
@@ -212,3 +213,16 @@ def test_a_configuration_travels_and_does_not_show_its_secret() -> None:
     config = StoreConfig("http://127.0.0.1:1", "key", "hidden-secret", "eu-west-1")
     assert pickle.loads(pickle.dumps(config)) == config
     assert "hidden-secret" not in repr(config)
+
+
+def test_an_object_is_read_from_where_one_seeks(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(range(256)) * 100)
+    with ObjectStore().open_read(f"{tmp_path}/a") as source:
+        assert source.seek(-3, io.SEEK_END) == 25_597
+        assert source.read() == b"\xfd\xfe\xff"
+        assert source.seek(256) == 256
+        assert source.read(2) == b"\x00\x01"
+        assert source.seek(1, io.SEEK_CUR) == 259
+        assert source.read(1) == b"\x03"
+        source.seek(10**6)
+        assert source.read(1) == b""

@@ -14,8 +14,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from raymaker.actors.reports import Outcome
+from raymaker.actors.storage import ObjectStore
 from raymaker.platform.cli.main import app
 from raymaker.platform.cli.session import Session
+from raymaker.serving import event_stream
+from raymaker.serving.capture import Capture
+from raymaker.serving.capture_record import Exchange
+from raymaker.serving.spec import CaptureSpec
 from support.near_platform import NearPlatform, near_platform
 
 Run = Callable[..., Result]
@@ -75,6 +80,39 @@ def test_train_hands_everything_on_and_prints_the_name(run: Run, platform: NearP
     assert seen["EnableNetworkIsolation"] is False
 
 
+def test_train_hands_on_what_many_containers_need(run: Run, platform: NearPlatform) -> None:
+    result = run(
+        *("train", "--image", "algo", "--name", "mine", "--output", "s3://b/out", "--input", "train=s3://b/rows.csv"),
+        *("--instance-count", "2", "--min-instance-count", "1", "--max-instance-count", "3"),
+        *("--containers-per-instance", "2", "--placement", "spread", "--shard", "train=record"),
+        *("--checkpoint-uri", "s3://b/kept", "--checkpoint-path", "/kept"),
+    )
+    assert (result.exit_code, result.stdout) == (0, "mine\n")
+    seen = platform.client.job("mine").describe()
+    assert seen["ResourceConfig"] == {
+        "InstanceType": "local",
+        "InstanceCount": 2,
+        "VolumeSizeInGB": 1,
+        "MinInstanceCount": 1,
+        "MaxInstanceCount": 3,
+        "ContainersPerInstance": 2,
+        "PlacementStrategy": "Spread",
+    }
+    assert seen["InputDataConfig"][0]["ShardBy"] == "Record"
+    assert seen["CheckpointConfig"] == {"S3Uri": "s3://b/kept", "LocalPath": "/kept"}
+    assert "1 to 3 x local, 2 containers each" in run("describe", "mine").stdout
+
+
+def test_logs_of_many_containers_are_told_apart(run: Run, platform: NearPlatform) -> None:
+    platform.client.train(image="algo", name="mine", containers_per_instance=2)
+    platform.job_says("mine", "one", stream="algo-1-1")
+    platform.now += 1
+    platform.job_says("mine", "two", stream="algo-2-1")
+    assert run("logs", "mine").stdout == "algo-1 | one\nalgo-2 | two\n"
+    objects = [json.loads(line) for line in run("logs", "mine", "--json").stdout.splitlines()]
+    assert [(item["stream"], item["text"]) for item in objects] == [("mine/algo-1-1", "one"), ("mine/algo-2-1", "two")]
+
+
 def test_train_and_follow_prints_the_log_until_the_end(run: Run, platform: NearPlatform) -> None:
     platform.meanwhile(
         lambda: platform.job_says("mine", "epoch 1"),
@@ -107,6 +145,7 @@ def test_a_job_that_fails_is_an_error_with_the_reason_and_its_last_lines(run: Ru
         (("train",), "give --source or --image, one of them"),
         (("train", "--source", "x"), "--source needs --entry-point"),
         (("train", "--image", "a", "--hp", "epochs"), "--hp is 'epochs'"),
+        (("train", "--image", "a", "--shard", "train"), "--shard is 'train'"),
         (("train", "--image", "a", "--hp", "a=1", "--hp", "a=2"), "--hp names a twice"),
         (("train", "--image", "a", "--max-runtime", "soon"), "--max-runtime"),
         (("deploy",), "name a training job, or give --image"),
@@ -252,6 +291,35 @@ def test_endpoints_are_listed_and_described(run: Run, platform: NearPlatform) ->
     ]
     assert "InService" in run("describe", "live").stdout
     assert read(run("endpoints", "--json"))[0]["EndpointName"] == "live"
+
+
+def test_captured_shows_what_was_asked_and_answered(run: Run, platform: NearPlatform, tmp_path: Path) -> None:
+    call = platform.client.connection.call
+    call("create_model", ModelName="m", PrimaryContainer={"Image": "algo"})
+    variant = {"VariantName": "v", "ModelName": "m", "InstanceType": "local", "InitialInstanceCount": 1}
+    kept = {"InitialSamplingPercentage": 100, "DestinationS3Uri": tmp_path.as_uri()}
+    kept["CaptureOptions"] = [{"CaptureMode": "InputAndOutput"}]
+    call("create_endpoint_config", EndpointConfigName="c", ProductionVariants=[variant], DataCaptureConfig=kept)
+    call("create_endpoint", EndpointName="live", EndpointConfigName="c")
+    assert run("captured", "live").stdout == "nothing was captured\n"
+    capture = Capture(CaptureSpec(tmp_path.as_uri()), "live", ObjectStore().write_bytes, pytest.fail)
+    capture.offer(Exchange(platform.now, "v", b"1,2", "text/csv", b"\xff", "image/png", inference_id="id-7"))
+    capture.flush()
+    shown = run("captured", "live", "--inference-id", "id-7").stdout
+    assert "1,2" in shown
+    assert "1 bytes" in shown
+    (record,) = read(run("captured", "live", "--json"))
+    assert record["Input"] == {"Data": "1,2", "ContentType": "text/csv"}
+    assert record["Output"] == {"DataBase64": "/w==", "ContentType": "image/png"}
+    assert read(run("captured", "live", "--until", "2001-01-01", "--json")) == []
+
+
+def test_invoke_prints_a_stream_as_it_comes(run: Run, platform: NearPlatform) -> None:
+    serve(platform)
+    events = b"".join(map(event_stream.payload_part, (b"one\n", b"two\n")))
+    platform.scores_with("live", lambda _body, _headers: (200, {}, events))
+    assert run("invoke", "live", "--data", "1", "--stream").stdout == "one\ntwo\n"
+    assert run("invoke", "live", "--data", "1", "--stream", "--json").exit_code == 2
 
 
 def test_invoke_prints_the_container_s_answer_as_it_is(run: Run, platform: NearPlatform, tmp_path: Path) -> None:

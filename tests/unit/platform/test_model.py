@@ -48,12 +48,30 @@ def test_javas_patterns_mean_in_python_what_they_mean_in_java(pattern, fits, doe
     assert not compile_pattern(pattern).fullmatch(does_not)
 
 
-@pytest.mark.parametrize("operation", ["Deploy", "GetTrainingMetrics", "ListEvents"])
+@pytest.mark.parametrize("operation", ["Deploy", "GetCapturedRecords", "GetTrainingMetrics", "ListEvents"])
 def test_the_extension_operations_are_there(operation):
     model = operation_model("sagemaker", operation)
     assert model is not None
     assert model.input_shape is not None
     assert model.output_shape is not None
+
+
+@pytest.mark.parametrize(
+    ("shape", "extension", "own"),
+    [
+        (
+            "ResourceConfig",
+            {"ContainersPerInstance", "MinInstanceCount", "MaxInstanceCount", "PlacementStrategy"},
+            "InstanceCount",
+        ),
+        ("Channel", {"ShardBy"}, "ChannelName"),
+        ("AlgorithmSpecification", {"AlgorithmSource"}, "TrainingImage"),
+        ("CreateModelInput", {"InferenceGraph"}, "Containers"),
+        ("DescribeModelOutput", {"InferenceGraph", "InferenceGraphDrawing"}, "Containers"),
+    ],
+)
+def test_the_extension_fields_stand_beside_sagemakers_own(shape, extension, own):
+    assert {own, *extension} <= service_model("sagemaker").shape_for(shape).members.keys()
 
 
 def test_every_registered_operation_stands_in_exactly_one_model():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,15 @@ from raymaker.platform import transitions
 from raymaker.platform.catalogue import load_catalogue
 from raymaker.platform.database import events, hosting, training
 from raymaker.platform.database.engine import Database
-from raymaker.platform.reconcile import Reconciler, shortage, subtract
-from raymaker.platform.records import Deployment, EndpointRecord, EndpointStatus, TrainingJobRecord
+from raymaker.platform.reconcile import Reconciler
+from raymaker.platform.records import (
+    Deployment,
+    EndpointRecord,
+    EndpointStatus,
+    ResolvedContainer,
+    ResolvedVariant,
+    TrainingJobRecord,
+)
 from raymaker.platform.settings import Settings
 from raymaker.serving.endpoint import EndpointObservation, EndpointState
 from raymaker.serving.spec import EndpointSpec
@@ -35,6 +42,7 @@ class FakeFleet:
         self.alive: set[tuple[str, int]] = set()
         self.stopped: list[tuple[str, int]] = []
         self.deployed: list[EndpointSpec] = []
+        self.beside: list[str] = []
         self.removed: list[str] = []
         self.seen: dict[str, EndpointObservation] = {}
         self.refusal: Exception | None = None
@@ -56,7 +64,8 @@ class FakeFleet:
         missing = EndpointObservation(EndpointState.MISSING)
         return {name: self.seen.get(name, missing) for name in names}
 
-    def deploy(self, spec: EndpointSpec) -> None:
+    def deploy(self, spec: EndpointSpec, beside: Sequence[EndpointSpec]) -> None:
+        self.beside = [other.config_name for other in beside]
         if self.refusal is not None:
             raise self.refusal
         self.deployed.append(spec)
@@ -65,8 +74,8 @@ class FakeFleet:
     def remove_endpoint(self, name: str) -> None:
         self.removed.append(name)
 
-    def become(self, name: str, state: EndpointState, message: str = "") -> None:
-        self.seen[name] = EndpointObservation(state, running_replicas=1, message=message)
+    def become(self, name: str, state: EndpointState, message: str = "", running: Sequence[str] = ("front",)) -> None:
+        self.seen[name] = EndpointObservation(state, running_counts=dict.fromkeys(running, 1), message=message)
 
 
 @dataclasses.dataclass
@@ -78,8 +87,9 @@ class World:
     def reconciler(self) -> Reconciler:
         return Reconciler(self.database, self.fleet, self.settings, load_catalogue(self.settings))
 
-    def add_job(self, name: str, instance_type: str = "local") -> None:
-        record = transitions.create_training_job(name, f"arn:{name}", "000000000000", request(instance_type), NOW)
+    def add_job(self, name: str, instance_type: str = "local", **resources: int) -> None:
+        asked = request(instance_type, **resources)
+        record = transitions.create_training_job(name, f"arn:{name}", "000000000000", asked, NOW)
         with self.database.transaction() as connection:
             assert training.insert_training_job(connection, record)
 
@@ -98,11 +108,10 @@ class World:
         with self.database.reading() as connection:
             return hosting.find_endpoint(connection, name)
 
-    def update_endpoint(self, name: str, config: str) -> None:
+    def update_endpoint(self, name: str, config: str, *variants: str) -> None:
+        desired = deployment(config, *variants)
         with self.database.transaction() as connection:
-            hosting.move_endpoint(
-                connection, name, lambda record: transitions.update_endpoint(record, deployment(config), NOW)
-            )
+            hosting.move_endpoint(connection, name, lambda record: transitions.update_endpoint(record, desired, NOW))
 
     def status(self, name: str) -> EndpointStatus:
         found = self.endpoint(name)
@@ -110,21 +119,21 @@ class World:
         return found.status
 
 
-def request(instance_type: str) -> dict[str, Any]:
+def request(instance_type: str, **resources: int) -> dict[str, Any]:
     return {
         "AlgorithmSpecification": {"TrainingImage": "image", "TrainingInputMode": "File"},
         "OutputDataConfig": {"S3OutputPath": "file:///tmp/out"},
-        "ResourceConfig": {"InstanceType": instance_type, "InstanceCount": 1},
+        "ResourceConfig": {"InstanceType": instance_type, "InstanceCount": 1, **resources},
     }
 
 
-def deployment(config: str) -> Deployment:
-    return Deployment(
-        config_name=config,
-        model_name="model",
-        variant={"VariantName": "AllTraffic", "InstanceType": "local", "InitialInstanceCount": 1},
-        image="image",
-    )
+def deployment(config: str, *names: str) -> Deployment:
+    """A deployment of these variants, of one alone where none is named."""
+    return Deployment(config, tuple(map(variant, names or ("AllTraffic",))))
+
+
+def variant(name: str) -> ResolvedVariant:
+    return ResolvedVariant({"VariantName": name, "InstanceType": "local"}, "model", (ResolvedContainer("image"),))
 
 
 @pytest.fixture
@@ -160,6 +169,53 @@ def test_a_waiting_job_keeps_its_place_before_later_ones_that_would_fit(world: W
     world.fleet.cpus = 16
     reconciler.step(NOW)
     assert [spec.job_name for spec in world.fleet.launched] == ["large", "small"]
+
+
+def test_a_gang_waits_for_room_for_all_its_instances(world: World) -> None:
+    world.add_job("gang", "ml.m5.large", InstanceCount=4)
+    world.add_job("small")
+    reconciler = world.reconciler()
+    reconciler.step(NOW)
+    assert world.fleet.launched == []
+    assert world.job("gang").message == "Waiting for 4 instances of ml.m5.large: 4 CPUs short of what is free"
+    assert "behind 1 other job(s), first gang" in world.job("small").message
+    world.fleet.cpus = 9
+    reconciler.step(NOW)
+    assert [(spec.job_name, spec.instance_count) for spec in world.fleet.launched] == [("gang", 4), ("small", 1)]
+
+
+def test_an_elastic_gang_waits_for_its_fewest_instances_only(world: World) -> None:
+    world.add_job("gang", "ml.m5.large", InstanceCount=3, MinInstanceCount=3, MaxInstanceCount=8)
+    reconciler = world.reconciler()
+    reconciler.step(NOW)
+    assert world.job("gang").message.startswith("Waiting for at least 3 instance(s) of ml.m5.large: 2 CPUs short")
+    world.fleet.cpus = 6
+    reconciler.step(NOW)
+    assert [(spec.min_instance_count, spec.instance_count) for spec in world.fleet.launched] == [(3, 8)]
+
+
+def test_a_gang_that_an_earlier_process_launched_is_launched_once_more_so_that_its_room_is_kept(world: World) -> None:
+    world.add_job("gang", InstanceCount=2)
+    world.add_job("single")
+    first = world.reconciler()
+    first.step(NOW)
+    first.step(NOW)
+    assert [spec.job_name for spec in world.fleet.launched] == ["gang", "single"]
+    second = world.reconciler()
+    second.step(NOW)
+    second.step(NOW)
+    assert [spec.job_name for spec in world.fleet.launched] == ["gang", "single", "gang"]
+
+
+def test_what_waits_is_placed_after_what_was_started_is_counted(world: World) -> None:
+    """A gang whose supervisor is gone is launched before a queued job may take its room."""
+    world.add_job("queued")
+    world.add_job("gang", InstanceCount=4)
+    training.start_attempt(world.database, "gang", NOW)
+    world.fleet.cpus = 1
+    world.reconciler().step(NOW)
+    assert [spec.job_name for spec in world.fleet.launched] == ["gang"]
+    assert world.job("queued").message.startswith("Waiting for an instance of local")
 
 
 def test_a_supervisor_that_is_gone_is_launched_again_with_the_same_attempt(world: World) -> None:
@@ -281,7 +337,57 @@ def test_a_deleted_endpoint_is_removed_and_then_forgotten(world: World) -> None:
     assert world.endpoint("e") is None
 
 
-def test_a_shortage_names_each_kind_that_is_missing() -> None:
-    left = subtract(Resources(1, GIB, 0), Resources(2, 2 * GIB, 1))
-    assert shortage(left) == "1 CPUs, 1.0 GiB of memory, 1 GPUs"
-    assert shortage(Resources(0, 0, 0)) == ""
+def serve_first(world: World) -> Reconciler:
+    """An endpoint in service."""
+    world.add_endpoint("e")
+    reconciler = world.reconciler()
+    reconciler.step(NOW)
+    world.fleet.become("e", EndpointState.HEALTHY)
+    reconciler.step(NOW)
+    return reconciler
+
+
+def test_several_variants_come_up_beside_the_old_front_take_over_and_only_then_the_old_goes(world: World) -> None:
+    reconciler = serve_first(world)
+    world.update_endpoint("e", "ab", "a", "b")
+    seen = []
+    for running in (["front", "a@2", "b@2"], ["front", "a@2", "b@2"], ["front", "a@2", "b@2"]):
+        reconciler.step(NOW)
+        seen.append((world.fleet.deployed[-1].config_name, world.fleet.beside))
+        world.fleet.become("e", EndpointState.HEALTHY, running=running)
+        reconciler.step(NOW)
+    assert seen == [("first", ["ab"]), ("ab", ["first"]), ("ab", [])]
+    found = world.endpoint("e")
+    assert (found.status, found.running_counts) == (EndpointStatus.IN_SERVICE, {"a": 1, "b": 1})
+
+
+def test_variants_that_do_not_come_up_leave_the_old_front_as_it_was(world: World) -> None:
+    reconciler = serve_first(world)
+    world.update_endpoint("e", "ab", "a", "b")
+    reconciler.step(NOW)
+    world.fleet.become("e", EndpointState.FAILED, "b did not start")
+    reconciler.step(NOW)
+    reconciler.step(NOW)
+    last = world.fleet.deployed[-1]
+    assert (last.config_name, last.revision, world.fleet.beside) == ("first", 1, [])
+
+
+def test_other_weights_make_nothing_anew(world: World) -> None:
+    reconciler = serve_first(world)
+    with world.database.transaction() as connection:
+        change = {"AllTraffic": {"weight": 0.5, "instance_count": 3}}
+        hosting.move_endpoint(connection, "e", lambda record: transitions.change_weights(record, change, NOW))
+    reconciler.step(NOW)
+    last = world.fleet.deployed[-1]
+    assert (last.generation, last.revision, world.fleet.beside) == (2, 1, [])
+    assert (last.variants[0].weight, last.variants[0].replica_count) == (0.5, 3)
+
+
+def test_what_an_update_left_over_is_taken_away_by_the_next_process(world: World) -> None:
+    serve_first(world)
+    world.fleet.become("e", EndpointState.HEALTHY, running=["front", "a@7"])
+    world.reconciler().step(NOW)
+    assert len(world.fleet.deployed) == 2
+    world.fleet.become("e", EndpointState.HEALTHY)
+    world.reconciler().step(NOW)
+    assert len(world.fleet.deployed) == 2

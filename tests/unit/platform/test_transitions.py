@@ -12,6 +12,8 @@ from raymaker.platform.records import (
     Deployment,
     EndpointRecord,
     EndpointStatus,
+    ResolvedContainer,
+    ResolvedVariant,
     SecondaryStatus,
     TrainingJobRecord,
     TrainingJobStatus,
@@ -234,16 +236,85 @@ def test_an_end_keeps_what_was_reported_with_it():
     assert ended.training_time_s == 5
 
 
-OLD = Deployment("old", "model", {"VariantName": "v"})
-NEW = Deployment("new", "model", {"VariantName": "v"})
+GANG = transitions.begin_start(STARTED, 1, "Starting training on 2 instances", NOW)
+GANG_TRAINING = transitions.apply_report(
+    GANG, report("Training", start=1, training_started_at=NOW, details={"node": "one"}), NOW
+)
+SECOND_START = transitions.begin_start(GANG_TRAINING, 1, "machine 2 was lost", NOW)
+
+
+def test_each_start_of_an_attempts_instances_is_counted_and_told():
+    assert (state(GANG), GANG.start) == (("InProgress", "Starting", 1), 1)
+    assert GANG.message == "Starting training on 2 instances"
+    assert (state(SECOND_START), SECOND_START.start) == (("InProgress", "Restarting", 1), 2)
+    assert SECOND_START.message == "machine 2 was lost"
+
+
+def test_a_start_forgets_what_the_one_before_did():
+    assert (GANG_TRAINING.started_at, GANG_TRAINING.node_id) == (NOW, "one")
+    assert (SECOND_START.started_at, SECOND_START.ended_at, SECOND_START.node_id) == (None, None, None)
+    again = transitions.apply_report(SECOND_START, report("Downloading", start=2), NOW)
+    assert state(again) == ("InProgress", "Downloading", 1)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("outcome", [None, *Outcome])
+def test_a_report_of_an_earlier_start_is_refused(number, outcome):
+    with pytest.raises(ReportRefused, match=f"start {number} .* start 2 is the job's"):
+        transitions.apply_report(SECOND_START, report("Training", outcome, start=number), NOW)
+
+
+def test_a_report_of_an_earlier_start_is_refused_after_the_end_too():
+    ended = transitions.apply_report(
+        SECOND_START, report("Completed", Outcome.COMPLETED, start=2, model_uri="s3://b/m"), NOW
+    )
+    assert transitions.apply_report(ended, report("Completed", Outcome.COMPLETED, start=2), NOW) is ended
+    with pytest.raises(ReportRefused):
+        transitions.apply_report(ended, report("Completed", Outcome.COMPLETED, start=1), NOW)
+
+
+def test_a_gang_may_come_up_on_other_machines():
+    moved = transitions.apply_report(GANG_TRAINING, report("Uploading", start=1, details={"node": "two"}), NOW)
+    assert (state(moved), moved.node_id) == (("InProgress", "Uploading", 1), "two")
+
+
+@pytest.mark.parametrize("job", [WAITING, RESTARTING, *ENDED], ids=state)
+def test_only_the_jobs_own_attempt_begins_a_start_and_none_does_after_the_end(job):
+    with pytest.raises(ReportRefused):
+        transitions.begin_start(job, 1 if job is not WAITING else 0, "go", NOW)
+
+
+def test_a_start_of_a_job_that_is_to_stop_does_not_undo_stopping():
+    begun = transitions.begin_start(transitions.request_stop(GANG_TRAINING, NOW), 1, "go", NOW)
+    assert (state(begun), begun.start) == (("Stopping", "Stopping", 1), 2)
+    ended = transitions.apply_report(begun, report("Stopped", Outcome.STOPPED, start=2), NOW)
+    assert state(ended) == ("Stopped", "Stopped", 1)
+
+
+def test_the_next_attempt_counts_its_starts_anew():
+    lost = transitions.lose_attempt(SECOND_START, 1, "supervisor gone", NOW)
+    assert (lost.attempt, lost.start) == (2, 0)
+    assert transitions.begin_start(lost, 2, "go", NOW).start == 1
+
+
+VARIANT = ResolvedVariant({"VariantName": "v"}, "model", (ResolvedContainer("image"),))
+OLD = Deployment("old", (VARIANT,))
+NEW = Deployment("new", (VARIANT,))
 
 CREATING = transitions.create_endpoint("e", "arn:e", "000000000000", OLD, 0.0)
-IN_SERVICE = transitions.endpoint_healthy(CREATING, 1, 2, NOW)
+IN_SERVICE = transitions.endpoint_healthy(CREATING, 1, {"v": 2}, NOW)
 UPDATING = transitions.update_endpoint(IN_SERVICE, NEW, NOW)
 ROLLING_BACK = transitions.endpoint_failed(UPDATING, 2, "no /ping", NOW)
 NOT_UP = transitions.endpoint_failed(CREATING, 1, "no /ping", NOW)
 NOT_BACK = transitions.endpoint_failed(ROLLING_BACK, 3, "no machine", NOW)
 DELETING = transitions.delete_endpoint(IN_SERVICE, NOW)
+
+
+def test_containers_with_fleets_of_their_own_come_up_before_they_take_the_traffic():
+    steps = [{"ContainerHostname": name, "Placement": "Distributed"} for name in "ab"]
+    graph = {"Nodes": {"root": {"RouterType": "Sequence", "Steps": steps}}}
+    apart = Deployment("apart", (dataclasses.replace(VARIANT, inference_graph=graph),))
+    assert transitions.update_endpoint(IN_SERVICE, apart, NOW).stage == "Preparing"
 
 
 def endpoint_state(endpoint: EndpointRecord) -> tuple[str, int, str, str | None]:
@@ -257,13 +328,13 @@ def endpoint_state(endpoint: EndpointRecord) -> tuple[str, int, str, str | None]
         (CREATING, ("Creating", 1, "old", None)),
         (IN_SERVICE, ("InService", 1, "old", "old")),
         (UPDATING, ("Updating", 2, "new", "old")),
-        (transitions.endpoint_healthy(UPDATING, 2, 1, NOW), ("InService", 2, "new", "new")),
+        (transitions.endpoint_healthy(UPDATING, 2, {"v": 1}, NOW), ("InService", 2, "new", "new")),
         (ROLLING_BACK, ("RollingBack", 3, "old", "old")),
-        (transitions.endpoint_healthy(ROLLING_BACK, 3, 1, NOW), ("InService", 3, "old", "old")),
+        (transitions.endpoint_healthy(ROLLING_BACK, 3, {"v": 1}, NOW), ("InService", 3, "old", "old")),
         (NOT_UP, ("Failed", 1, "old", None)),
         (transitions.update_endpoint(NOT_UP, NEW, NOW), ("Updating", 2, "new", None)),
         (NOT_BACK, ("UpdateRollbackFailed", 3, "old", "old")),
-        (transitions.endpoint_healthy(NOT_BACK, 3, 1, NOW), ("InService", 3, "old", "old")),
+        (transitions.endpoint_healthy(NOT_BACK, 3, {"v": 1}, NOW), ("InService", 3, "old", "old")),
         (transitions.update_endpoint(NOT_BACK, NEW, NOW), ("Updating", 4, "new", "old")),
         (DELETING, ("Deleting", 1, "old", "old")),
     ],
@@ -278,7 +349,7 @@ def test_an_update_from_nothing_that_fails_is_failed():
 
 
 def test_an_endpoint_that_went_back_serves_and_says_why():
-    back = transitions.endpoint_healthy(ROLLING_BACK, 3, 1, NOW)
+    back = transitions.endpoint_healthy(ROLLING_BACK, 3, {"v": 1}, NOW)
     assert (back.status, back.failure_reason) == (EndpointStatus.IN_SERVICE, "no /ping")
     assert transitions.update_endpoint(back, NEW, NOW).failure_reason is None
 
@@ -296,7 +367,7 @@ def test_an_endpoint_that_is_busy_cannot_be_updated(endpoint):
 @pytest.mark.parametrize("endpoint", [UPDATING, ROLLING_BACK, NOT_BACK, IN_SERVICE], ids=lambda e: str(e.status))
 def test_news_of_another_generation_changes_nothing(endpoint):
     for generation in (endpoint.generation - 1, endpoint.generation + 1):
-        assert transitions.endpoint_healthy(endpoint, generation, 9, NOW) is endpoint
+        assert transitions.endpoint_healthy(endpoint, generation, {"v": 9}, NOW) is endpoint
         assert transitions.endpoint_failed(endpoint, generation, "no", NOW) is endpoint
 
 
@@ -307,11 +378,13 @@ def test_a_failure_where_nothing_is_coming_up_changes_nothing(endpoint):
 
 @pytest.mark.parametrize("endpoint", [NOT_UP, DELETING], ids=lambda e: str(e.status))
 def test_an_endpoint_given_up_does_not_come_back_by_itself(endpoint):
-    assert transitions.endpoint_healthy(endpoint, endpoint.generation, 1, NOW) is endpoint
+    assert transitions.endpoint_healthy(endpoint, endpoint.generation, {"v": 1}, NOW) is endpoint
 
 
 def test_a_health_report_in_service_only_moves_the_count():
-    assert transitions.endpoint_healthy(IN_SERVICE, 1, 5, NOW + 1) == dataclasses.replace(IN_SERVICE, running_count=5)
+    assert transitions.endpoint_healthy(IN_SERVICE, 1, {"v": 5}, NOW + 1) == dataclasses.replace(
+        IN_SERVICE, running_counts={"v": 5}
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""One replica's HTTP side, before a container that is a small class: what it forwards, refuses, bounds, survives."""
+"""An endpoint's front, before a container that is a small class: what it passes on, refuses and bounds."""
 
 from __future__ import annotations
 
@@ -7,37 +7,15 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from botocore.eventstream import EventStreamBuffer
+
 from raymaker.actors.spec import InstanceType, Resources, ScoringSpec
-from raymaker.serving.forward import ContainerAnswer, NoAnswer, NothingSent
+from raymaker.serving.errors import NoAnswer
 from raymaker.serving.invocations import Invocations
-from raymaker.serving.spec import EndpointSpec
+from raymaker.serving.spec import EndpointSpec, VariantSpec
+from support.scoring import FakeContainer, local_container
 
-ADDRESS = ("10.0.0.1", 8080)
-
-
-class FakeContainer:
-    """A container that echoes; it can be told to fail, to hang, or to answer with a status."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[str, str, list[tuple[bytes, bytes]], bytes]] = []
-        self.status = 200
-        self.failures: list[Exception] = []
-        self.hold: asyncio.Event | None = None
-        self.is_closed = False
-
-    def fail_next(self, *failures: Exception) -> None:
-        self.failures += failures
-
-    async def request(self, method: str, path: str, headers: Any = (), body: bytes = b"") -> ContainerAnswer:
-        if self.failures:
-            raise self.failures.pop(0)
-        self.seen.append((method, path, list(headers), body))
-        if self.hold is not None:
-            await self.hold.wait()
-        return ContainerAnswer(self.status, [(b"content-type", b"text/plain")], body)
-
-    def close(self) -> None:
-        self.is_closed = True
+STREAM = "/endpoints/e/invocations-response-stream"
 
 
 class Client:
@@ -68,17 +46,20 @@ class Client:
 
         scope = {"type": "http", "method": method, "path": path, "headers": list(headers)}
         await self._app(scope, receive, send)
-        return (sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]) if sent else None
+        if not sent:
+            return None
+        assert not sent[-1].get("more_body", False)
+        return sent[0]["status"], dict(sent[0]["headers"]), b"".join(message["body"] for message in sent[1:])
 
 
-def application(container: FakeContainer | None, **overrides: Any) -> Invocations:
-    scoring = ScoringSpec(max_body_bytes=10, invocation_timeout_s=overrides.pop("invocation_timeout_s", 60))
-    pending = overrides.pop("max_pending_requests", 3)
-    spec = EndpointSpec("e", "c", 1, "v", 1, InstanceType("local", Resources()), scoring, "", pending)
-    app = Invocations(spec, "arn", connect=lambda *_: container, **overrides)  # type: ignore[arg-type, return-value]
-    if container is not None:
-        app.set_container(ADDRESS)
-    return app
+def application(
+    container: FakeContainer, *, max_pending_requests: int = 3, invocation_timeout_s: float = 60.0, **overrides: Any
+) -> Invocations:
+    scoring = ScoringSpec(max_body_bytes=10, invocation_timeout_s=invocation_timeout_s)
+    variant = VariantSpec(
+        "v", 1, InstanceType("local", Resources()), scoring, max_pending_requests=max_pending_requests
+    )
+    return Invocations(EndpointSpec("e", "c", 1, (variant,)), local_container(container, variant="v"), **overrides)
 
 
 def code(answer: Any) -> tuple[int, str]:
@@ -178,57 +159,65 @@ def test_an_error_of_the_container_becomes_a_model_error() -> None:
     asyncio.run(story())
 
 
-def test_a_container_that_takes_too_long_is_a_model_error() -> None:
+def events_of(body: bytes) -> list[tuple[str, bytes]]:
+    """The events of a stream: each one's type and payload."""
+    buffer = EventStreamBuffer()
+    buffer.add_data(body)
+    return [(m.headers.get(":event-type") or m.headers[":exception-type"], m.payload) for m in buffer]
+
+
+def test_a_stream_is_answered_in_events_with_the_containers_own_type_beside() -> None:
     async def story() -> None:
         container = FakeContainer()
-        container.hold = asyncio.Event()
-        answer = await Client(application(container, invocation_timeout_s=0.0)).post(b"a")
-        assert code(answer) == (424, "ModelError")
-        assert "longer than 0 s" in json.loads(answer[2])["Message"]
+        container.pieces = [b"one", b"two"]
+        status, headers, body = await Client(application(container)).post(
+            b"q", path=STREAM, headers=[(b"accept", b"*/*"), (b"x-amzn-sagemaker-accept", b"text/plain")]
+        )
+        assert container.seen == [("POST", "/invocations", [(b"accept", b"text/plain")], b"q")]
+        assert status == 200
+        assert headers[b"content-type"] == b"application/vnd.amazon.eventstream"
+        assert headers[b"x-amzn-sagemaker-content-type"] == b"text/plain"
+        assert headers[b"x-amzn-sagemaker-custom-attributes"] == b"said"
+        assert headers[b"x-amzn-invoked-production-variant"] == b"v"
+        assert events_of(body) == [("PayloadPart", b"one"), ("PayloadPart", b"two")]
 
     asyncio.run(story())
 
 
-def test_a_request_that_the_container_may_have_seen_is_not_sent_again() -> None:
+def test_a_stream_that_breaks_off_ends_with_the_reason_and_a_bug_with_ours() -> None:
     async def story() -> None:
         container = FakeContainer()
-        container.fail_next(NoAnswer("it closed the connection"))
-        assert code(await Client(application(container)).post(b"a")) == (424, "ModelError")
-        assert container.seen == []
+        client = Client(application(container))
+        container.pieces = [b"one", NoAnswer("it died")]
+        _, (kind, told) = events_of((await client.post(b"q", path=STREAM))[2])
+        assert kind == "ModelStreamError"
+        assert json.loads(told) == {"Message": "the model broke off: it died", "ErrorCode": "StreamBroken"}
+        container.pieces = [b"one", RuntimeError("a bug")]
+        _, (kind, told) = events_of((await client.post(b"q", path=STREAM))[2])
+        assert kind == "InternalStreamFailure"
+        assert b"a bug" not in told
+        container.status, container.pieces = 500, [b"no"]
+        assert code(await client.post(b"q", path=STREAM)) == (424, "ModelError")
 
     asyncio.run(story())
 
 
-def test_a_request_that_no_container_has_seen_is_kept_for_the_next_one() -> None:
-    async def story() -> None:
-        dying, fresh = FakeContainer(), FakeContainer()
-        app = application(dying)
-        app.set_container(None)
-        assert dying.is_closed
-        waiting = asyncio.create_task(Client(app).post(b"a"))
-        await asyncio.sleep(0)
-        app._connect = lambda *_: fresh  # type: ignore[assignment, return-value]
-        app.set_container(ADDRESS)
-        assert (await waiting)[0] == 200
-        assert len(fresh.seen) == 1
-
-    asyncio.run(story())
-
-
-def test_without_a_container_for_long_the_model_is_not_ready() -> None:
-    async def story() -> None:
-        answer = await Client(application(None, ready_wait_s=0.0)).post(b"a")
-        assert code(answer) == (429, "ModelNotReadyException")
-
-    asyncio.run(story())
-
-
-def test_a_container_that_refuses_connections_for_long_is_not_ready() -> None:
+def test_a_client_that_takes_nothing_of_its_stream_is_given_up_and_the_container_let_go() -> None:
     async def story() -> None:
         container = FakeContainer()
-        container.fail_next(NothingSent("refused"))
-        answer = await Client(application(container, ready_wait_s=0.0)).post(b"a")
-        assert code(answer) == (429, "ModelNotReadyException")
+        app = application(container, invocation_timeout_s=0.0)
+        app._backend._timeout_s = 60.0  # the model has the time that the client has not
+
+        async def send(message: dict) -> None:
+            if message.get("more_body"):
+                await asyncio.Event().wait()
+
+        async def receive() -> dict:
+            return {"type": "http.request", "body": b"q"}
+
+        await app({"type": "http", "method": "POST", "path": STREAM, "headers": []}, receive, send)
+        assert container.streams[0].is_closed
+        assert app.pending_count == 0
 
     asyncio.run(story())
 
@@ -237,7 +226,7 @@ def test_other_paths_and_methods_are_refused_by_name() -> None:
     async def story() -> None:
         client = Client(application(FakeContainer()))
         for answer in (
-            await client.post(b"", path="/endpoints/e/async-invocations"),
+            await client.post(b"", path="/endpoints/other/invocations"),
             await client.post(b"", path="/endpoints/e/invocations/x"),
             await client.post(b"", method="GET"),
         ):
@@ -246,18 +235,11 @@ def test_other_paths_and_methods_are_refused_by_name() -> None:
     asyncio.run(story())
 
 
-def test_a_ping_counts_as_a_sign_of_life_only_when_it_is_answered_with_200() -> None:
+def test_an_endpoint_that_is_not_asynchronous_says_what_is_missing() -> None:
     async def story() -> None:
-        container = FakeContainer()
-        app = application(container)
-        assert await app.ping()
-        container.status = 503
-        assert not await app.ping()
-        container.fail_next(NoAnswer("gone"))
-        assert not await app.ping()
-        assert app.answer_count == 1
-        app.set_container(None)
-        assert not await app.ping()
+        answer = await Client(application(FakeContainer())).post(b"", path="/endpoints/e/async-invocations")
+        assert code(answer) == (400, "ValidationError")
+        assert b"AsyncInferenceConfig" in answer[2]
 
     asyncio.run(story())
 
@@ -273,7 +255,7 @@ def test_the_applications_own_start_and_end_are_agreed_to() -> None:
         async def send(message: dict) -> None:
             sent.append(message["type"])
 
-        await application(None)({"type": "lifespan"}, receive, send)
+        await application(FakeContainer())({"type": "lifespan"}, receive, send)
         assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
     asyncio.run(story())

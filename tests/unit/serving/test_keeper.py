@@ -15,7 +15,7 @@ from raymaker.actors.spec import InstanceType, Resources, ScoringSpec
 from raymaker.actors.storage import StoreConfig
 from raymaker.serving import keeper
 from raymaker.serving.keeper import GIVE_UP_AFTER, ContainerKeeper, pause_before
-from raymaker.serving.spec import EndpointSpec
+from raymaker.serving.spec import EndpointSpec, VariantSpec
 
 LEASE = "scoring-e-r1"
 
@@ -62,7 +62,7 @@ class FakeMachine(ContainerKeeper):
         self.addresses: list[tuple[str, int] | None] = []
         self.told: list[tuple[str, bool]] = []
         self.changed = threading.Condition()
-        spec = EndpointSpec("e", "c", 1, "v", 1, InstanceType("local", Resources()), ScoringSpec(image="i"))
+        spec = EndpointSpec("e", "c", 1, (VariantSpec("v", 1, InstanceType("local", Resources()), ScoringSpec()),))
         site = Site(home, "docker", StoreConfig(), "base")
         super().__init__(spec, site, "r1", on_address=self.hear, tell=self.note, on_log=lambda _: None)
 

@@ -22,7 +22,7 @@ def test_two_platforms_share_no_file_and_no_port(tmp_path: Path) -> None:
     other = proxy.serve_environment(tmp_path / "other", host="127.0.0.1", port=8001, stats_port=8405, metrics_port=9102)
     own = {name for name in one if name.endswith(("_PORT", "_LOC", "_PATH", "_BASE", "_FILE"))}
     own -= {"RAY_SERVE_HAPROXY_BINARY_PATH"}
-    assert len(own) == 9
+    assert len(own) == 10
     assert all(one[name] != other[name] for name in own)
 
 

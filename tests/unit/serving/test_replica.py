@@ -7,8 +7,9 @@ import threading
 import pytest
 
 from raymaker.actors.spec import InstanceType, Resources, ScoringSpec
-from raymaker.serving.replica import SILENCE_S, Herald, is_hung, log_stream_arn
-from raymaker.serving.spec import EndpointSpec
+from raymaker.serving.herald import Herald
+from raymaker.serving.kept_container import SILENCE_S, is_hung, log_stream_arn
+from raymaker.serving.spec import EndpointSpec, VariantSpec
 
 
 @pytest.mark.parametrize(
@@ -38,8 +39,8 @@ def test_a_container_may_be_silent_for_as_long_as_its_requests_may_take(
     ],
 )
 def test_the_log_stream_lies_where_the_endpoint_lies(endpoint_arn: str, stream_arn: str) -> None:
-    machine = InstanceType("local", Resources())
-    spec = EndpointSpec("e", "c", 1, "v", 1, machine, ScoringSpec(), endpoint_arn)
+    variant = VariantSpec("v", 1, InstanceType("local", Resources()), ScoringSpec())
+    spec = EndpointSpec("e", "c", 1, (variant,), endpoint_arn=endpoint_arn)
     assert log_stream_arn(spec, "v/r") == stream_arn
 
 

@@ -27,7 +27,7 @@ def parse(answer: wire.WireAnswer) -> dict:
 def refusal(headers: list[tuple[bytes, bytes]]) -> dict:
     """The error that a request with these headers gets."""
     with pytest.raises(wire.Refusal) as refused:
-        wire.container_headers(headers, "main")
+        wire.container_headers(headers, ["main"])
     return parse(refused.value.answer)["Error"]
 
 
@@ -54,11 +54,11 @@ def test_the_content_type_travels_verbatim_and_credentials_do_not_travel() -> No
         (b"content-type", b"text/csv; charset=utf-8"),
         (b"x-amzn-sagemaker-custom-attributes", b"trace=7"),
     ]
-    assert wire.container_headers(sent, "main") == sent[2:]
+    assert wire.container_headers(sent, ["main"]) == sent[2:]
 
 
 def test_the_endpoints_own_variant_may_be_named() -> None:
-    wire.container_headers([(b"x-amzn-sagemaker-target-variant", b"main")], "main")
+    wire.container_headers([(b"x-amzn-sagemaker-target-variant", b"main")], ["main"])
 
 
 @pytest.mark.parametrize(

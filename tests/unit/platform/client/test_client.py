@@ -77,6 +77,50 @@ def test_training_an_image_asks_for_what_was_given(client: Client, tmp_path: Pat
     assert seen["EnableNetworkIsolation"] is True
 
 
+def test_training_on_many_containers_asks_for_what_was_given(client: Client, tmp_path: Path) -> None:
+    job = client.train(
+        image="algo",
+        inputs={"train": "s3://b/train", "rows": "s3://b/rows.csv", "test": "s3://b/test"},
+        output="s3://b/out",
+        instance_count=3,
+        min_instance_count=2,
+        max_instance_count=4,
+        containers_per_instance=2,
+        placement="spread",
+        shard={"train": "object", "rows": "Record"},
+        checkpoints=tmp_path / "kept",
+        checkpoint_path="/checkpoints",
+    )
+    seen = job.describe()
+    assert seen["ResourceConfig"] == {
+        "InstanceType": "local",
+        "InstanceCount": 3,
+        "VolumeSizeInGB": 1,
+        "MinInstanceCount": 2,
+        "MaxInstanceCount": 4,
+        "ContainersPerInstance": 2,
+        "PlacementStrategy": "Spread",
+    }
+    assert [
+        (channel["DataSource"]["S3DataSource"]["S3DataDistributionType"], channel.get("ShardBy"))
+        for channel in seen["InputDataConfig"]
+    ] == [("ShardedByS3Key", "Object"), ("ShardedByS3Key", "Record"), ("FullyReplicated", None)]
+    assert seen["CheckpointConfig"] == {"S3Uri": (tmp_path / "kept").as_uri(), "LocalPath": "/checkpoints"}
+
+
+@pytest.mark.parametrize(
+    ("given", "count"),
+    [({}, 1), ({"max_instance_count": 4}, 4), ({"min_instance_count": 2}, 2), ({"instance_count": 3}, 3)],
+)
+def test_a_job_has_one_instance_unless_more_are_asked_for(client: Client, given: dict[str, int], count: int) -> None:
+    assert client.train(image="algo", output="s3://b/o", **given).describe()["ResourceConfig"]["InstanceCount"] == count
+
+
+def test_no_instances_are_refused_by_the_platform(client: Client) -> None:
+    with pytest.raises(RequestRefused, match="InstanceCount 0 is too few"):
+        client.train(image="algo", output="s3://b/o", instance_count=0)
+
+
 def test_training_source_code_makes_up_a_name_from_the_entry_point(client: Client, source: Path) -> None:
     job = client.train(source=source, entry_point="train.py", base_image="python:3.11")
     assert job.name.startswith("train-")
@@ -111,6 +155,12 @@ def test_without_an_output_models_go_to_the_home_folder(
         ({"source": "s3://b/c"}, "entry_point is not given"),
         ({"source": "/not/here", "entry_point": "x.py"}, "source is /not/here, but there is no /not/here"),
         ({"image": "a", "inputs": {"train": "/not/here"}}, r"inputs\['train'\] is /not/here"),
+        ({"image": "a", "shard": {"train": "record"}}, "shard names train, which is no input"),
+        (
+            {"image": "a", "inputs": {"train": "s3://b/x"}, "shard": {"train": "line"}},
+            r"shard\['train'\] is 'line': it is Object or Record",
+        ),
+        ({"image": "a", "checkpoint_path": "/checkpoints"}, "checkpoint_path goes with checkpoints"),
     ],
 )
 def test_a_wrong_argument_is_told_by_name_before_anything_is_sent(
@@ -259,6 +309,46 @@ def test_streams_of_a_log_come_in_the_order_of_their_first_lines(platform: NearP
     platform.now += 60
     platform.job_says("job", "of the second attempt", stream="a")
     assert list(job.logs()) == ["of the first attempt", "of the second attempt"]
+
+
+def test_lines_of_several_containers_come_in_their_order_in_time_each_with_its_host(
+    platform: NearPlatform, client: Client
+) -> None:
+    job = client.train(image="algo", name="job", containers_per_instance=2)
+    for number in range(2):
+        for host in ("algo-1", "algo-2"):
+            platform.now += 1
+            platform.job_says("job", f"epoch {number}", stream=f"{host}-1")
+    assert list(job.logs()) == [
+        "algo-1 | epoch 0",
+        "algo-2 | epoch 0",
+        "algo-1 | epoch 1",
+        "algo-2 | epoch 1",
+    ]
+    assert [event.host for event in job.log_events()] == ["algo-1", "algo-2"] * 2
+
+
+def test_a_gangs_log_is_followed_through_its_starts(platform: NearPlatform, client: Client) -> None:
+    job = client.train(image="algo", name="job", instance_count=2)
+    platform.meanwhile(
+        lambda: platform.job_says("job", "of the first start", stream="algo-2-1-1"),
+        lambda: platform.job_says("job", "of the second start", stream="algo-2-1-2"),
+        lambda: platform.complete_job("job"),
+    )
+    assert list(job.logs(follow=True)) == ["algo-2 | of the first start", "algo-2 | of the second start"]
+
+
+def test_a_job_that_fails_tells_the_last_lines_of_the_container_that_is_to_blame(
+    platform: NearPlatform, client: Client
+) -> None:
+    job = client.train(image="algo", name="job", containers_per_instance=2)
+    platform.job_says("job", "no such column: y", stream="algo-1-1")
+    platform.now += 1
+    platform.job_says("job", "algo-1 went away", stream="algo-2-1")
+    platform.fail_job("job", "AlgorithmError: algo-1 (rank 0 of 2): exit 1")
+    with pytest.raises(JobFailed) as caught:
+        job.wait(progress=False)
+    assert list(caught.value.log_lines) == ["no such column: y"]
 
 
 def test_metrics_come_as_columns_and_as_points(platform: NearPlatform, client: Client) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from raymaker.platform.client import Client, Endpoint, TrainingJob
 from raymaker.platform.client.errors import EndpointFailed, InvocationFailed, RequestRefused, WrongArgument
+from raymaker.serving import event_stream
 from support.near_platform import NearPlatform, near_platform
 
 
@@ -188,6 +189,34 @@ def test_an_error_of_the_container_keeps_its_status_and_words(platform: NearPlat
     with pytest.raises(InvocationFailed, match="the container failed") as caught:
         served.invoke("1,2")
     assert (caught.value.code, caught.value.status, caught.value.body) == ("ModelError", 415, "no csv")
+
+
+def test_an_input_is_handed_over_to_be_answered_later(platform: NearPlatform, served: Endpoint) -> None:
+    def score(body: bytes, headers: object) -> tuple[int, dict[str, str], bytes]:
+        assert headers["x-amzn-sagemaker-inputlocation"] == "s3://b/in.csv"
+        assert headers["x-amzn-sagemaker-content-type"] == "text/csv"
+        places = {"X-Amzn-SageMaker-OutputLocation": "s3://b/out", "X-Amzn-SageMaker-FailureLocation": "s3://b/bad"}
+        return 202, places, json.dumps({"InferenceId": "id-1"}).encode()
+
+    platform.scores_with("live", score)
+    accepted = served.invoke_async("s3://b/in.csv", "text/csv")
+    assert (accepted.inference_id, accepted.output_uri, accepted.failure_uri) == ("id-1", "s3://b/out", "s3://b/bad")
+
+
+def test_a_stream_gives_pieces_and_ends_with_the_containers_failure(platform: NearPlatform, served: Endpoint) -> None:
+    def score(body: bytes, headers: object) -> tuple[int, dict[str, str], bytes]:
+        assert headers["x-amzn-sagemaker-accept"] == "text/plain"
+        events = [event_stream.payload_part(b"one"), event_stream.payload_part(body)]
+        broken = event_stream.failure("ModelStreamError", "the model broke off", "StreamBroken")
+        return 200, {"X-Amzn-SageMaker-Content-Type": "text/plain"}, b"".join([*events, broken])
+
+    platform.scores_with("live", score)
+    answer = served.invoke_stream("two", accept="text/plain")
+    pieces = iter(answer)
+    assert [next(pieces), next(pieces)] == [b"one", b"two"]
+    assert answer.content_type == "text/plain"
+    with pytest.raises(InvocationFailed, match="the model broke off"):
+        next(pieces)
 
 
 def test_invoking_what_is_not_there_is_refused(client: Client) -> None:

@@ -20,19 +20,28 @@ from raymaker.platform.settings import Settings
 from raymaker.platform.shapes import operation_model
 from support.frontend import make_context
 
+GIB = 1024**3
 
-class OneNode:
-    """A cluster of one node of 16 CPUs and 64 GiB, with the built-in catalogue."""
+
+class SmallCluster:
+    """A cluster of two nodes, the larger of 16 CPUs and 64 GiB, with the built-in catalogue."""
 
     def __init__(self, settings: Settings) -> None:
         self._types = load_catalogue(settings)
+        self._nodes = [Resources(cpus=16, memory_bytes=64 * GIB), Resources(cpus=3, memory_bytes=64 * GIB)]
         self.wake_count = 0
+
+    def add_type(self, name: str, resources: Resources) -> None:
+        self._types[name] = InstanceType(name, resources)
+
+    def add_node(self, resources: Resources) -> None:
+        self._nodes.append(resources)
 
     def instance_types(self) -> dict[str, InstanceType]:
         return self._types
 
-    def largest_node(self) -> Resources:
-        return Resources(cpus=16, memory_bytes=64 * 1024**3)
+    def nodes(self) -> list[Resources]:
+        return self._nodes
 
     def wake(self) -> None:
         self.wake_count += 1
@@ -43,7 +52,7 @@ class Api:
 
     def __init__(self, home: Path) -> None:
         context = make_context(home)
-        self.cluster = OneNode(context.settings)
+        self.cluster = SmallCluster(context.settings)
         self.now = 1_700_000_000.0
         self.context = dataclasses.replace(context, cluster=self.cluster, now=lambda: self.now)
         self.context.database.migrate()
@@ -76,7 +85,7 @@ class Api:
         return name
 
     def endpoint_comes_up(self, name: str, generation: int = 1) -> None:
-        hosting.endpoint_healthy(self.context.database, name, generation, 1, self.now)
+        hosting.endpoint_healthy(self.context.database, name, generation, {"v": 1}, self.now)
 
     def endpoint_fails(self, name: str, reason: str, generation: int = 1) -> None:
         hosting.endpoint_failed(self.context.database, name, generation, reason, self.now)

@@ -8,10 +8,21 @@ from raymaker.actors.reports import Outcome
 from raymaker.actors.spec import SourceSpec
 from raymaker.platform.database import hosting
 from raymaker.platform.errors import ValidationException
+from support.graph_cases import node, step
 
 ARN = "arn:aws:sagemaker:us-east-1:123456789012"
 ROLE = "arn:aws:iam::123456789012:role/anyone"
 URL = "s3://bucket/model.tar.gz"
+MANY_MODELS = {"Image": "i", "Mode": "MultiModel", "ModelDataUrl": "s3://b/models"}
+PAIR = [{"ContainerHostname": name, "Image": f"image-{name}", "Environment": {"N": name}} for name in "ab"]
+CHAIN = {"Nodes": {"root": node("Sequence", step("a"), step("b", Data="$response"))}}
+
+
+def calling(model):
+    return {"Nodes": {"root": node("Sequence", step("a"), step(ModelName=model))}}
+
+
+CALLING = calling("other")
 
 
 def create_model(api, name="m", **container):
@@ -44,6 +55,13 @@ def stored(api, name="e"):
         return hosting.find_endpoint(connection, name)
 
 
+def container_of(api, name="e"):
+    """What the only container of an endpoint's only variant runs."""
+    (served,) = stored(api, name).desired.variants
+    (container,) = served.containers
+    return container
+
+
 def test_a_model_is_described_as_it_was_asked_for_and_then_gone(api):
     assert create_model(api)["ModelArn"] == f"{ARN}:model/m"
     told = api("DescribeModel", ModelName="m")
@@ -67,16 +85,96 @@ def test_a_models_name_is_given_once(api):
 
 
 @pytest.mark.parametrize(
+    ("how", "drawn"),
+    [
+        ({}, "Sequence"),
+        ({"InferenceExecutionConfig": {"Mode": "Direct"}}, "Switch"),
+        ({"InferenceGraph": CHAIN}, "$response"),
+    ],
+)
+def test_a_model_of_several_containers_is_described_as_it_was_asked_for_with_a_drawing(api, how, drawn):
+    api("CreateModel", ModelName="m", ExecutionRoleArn=ROLE, Containers=PAIR, **how)
+    told = api("DescribeModel", ModelName="m")
+    assert {key: told.get(key) for key in ("Containers", *how)} == {"Containers": PAIR, **how}
+    assert drawn in told["InferenceGraphDrawing"]["Mermaid"]
+    assert told["InferenceGraphDrawing"]["Svg"].startswith("<svg")
+
+
+@pytest.mark.parametrize(
+    ("how", "mode", "graph"),
+    [
+        ({}, "Serial", None),
+        ({"InferenceExecutionConfig": {"Mode": "Direct"}}, "Direct", None),
+        ({"InferenceGraph": CHAIN}, None, CHAIN),
+    ],
+)
+def test_an_endpoint_keeps_all_containers_of_a_model_and_how_they_work_together(api, how, mode, graph):
+    api("CreateModel", ModelName="m", ExecutionRoleArn=ROLE, Containers=PAIR, **how)
+    create_config(api)
+    create_endpoint(api)
+    api("DeleteModel", ModelName="m")
+    (served,) = stored(api).desired.variants
+    assert [(each.hostname, each.image) for each in served.containers] == [("a", "image-a"), ("b", "image-b")]
+    assert (served.execution_mode, served.inference_graph) == (mode, graph)
+    (told,) = describe_endpoint(api)["ProductionVariants"]
+    assert [each["SpecifiedImage"] for each in told["DeployedImages"]] == ["image-a", "image-b"]
+
+
+def test_a_graph_runs_the_containers_of_the_models_that_it_calls_as_they_are_when_an_endpoint_is_made(api):
+    create_model(api, "other", Image="before")
+    create_model(api, "m", Image="unused")
+    api("DeleteModel", ModelName="m")
+    api("CreateModel", ModelName="m", ExecutionRoleArn=ROLE, Containers=PAIR[:1], InferenceGraph=CALLING)
+    api("DeleteModel", ModelName="other")
+    create_config(api)
+    with pytest.raises(ValidationException, match="other"):
+        create_endpoint(api)
+    create_model(api, "other", Image="after")
+    create_endpoint(api)
+    (served,) = stored(api).desired.variants
+    assert [(each.hostname, each.image) for each in served.containers] == [("a", "image-a"), ("other", "after")]
+
+
+@pytest.mark.parametrize("called", [{"Containers": PAIR}, {"PrimaryContainer": MANY_MODELS}])
+def test_a_graph_calls_models_of_one_container_with_one_model_only(api, called):
+    api("CreateModel", ModelName="other", ExecutionRoleArn=ROLE, **called)
+    with pytest.raises(ValidationException, match="calls the model other, which is not one container with one model"):
+        api("CreateModel", ModelName="m", ExecutionRoleArn=ROLE, Containers=PAIR[:1], InferenceGraph=CALLING)
+
+
+def test_a_graph_may_call_nothing_but_models(api):
+    for name in ("one", "two"):
+        create_model(api, name, Image=name)
+    steps = node("Sequence", step(ModelName="one"), step(ModelName="two", Data="$response"))
+    api("CreateModel", ModelName="m", ExecutionRoleArn=ROLE, InferenceGraph={"Nodes": {"root": steps}})
+    create_config(api)
+    create_endpoint(api)
+    (served,) = stored(api).desired.variants
+    assert [(each.hostname, each.image) for each in served.containers] == [("one", "one"), ("two", "two")]
+
+
+@pytest.mark.parametrize(
     ("request_", "said"),
     [
         ({}, "PrimaryContainer is missing"),
         ({"PrimaryContainer": {}}, "PrimaryContainer needs Image"),
-        ({"PrimaryContainer": {"Image": "i"}, "Containers": [{"Image": "i"}]}, "several containers"),
-        ({"Containers": [{"Image": "i"}, {"Image": "j"}]}, "several containers"),
-        ({"Containers": [{"Image": "i", "Mode": "MultiModel"}]}, r"Containers\[0\].Mode MultiModel"),
+        ({"PrimaryContainer": {"Image": "i"}, "Containers": [{"Image": "i"}]}, "goes with no Containers"),
+        ({"PrimaryContainer": {"Image": "i"}, "Containers": [{"Image": "j"}] * 2}, "goes with no Containers"),
+        ({"Containers": [{"Image": "i"}, {}]}, r"Containers\[1\] needs Image"),
+        ({"Containers": [{"Image": "i"}] * 16}, "at 'containers'.*less than or equal to 15"),
+        ({"Containers": [{"Image": "i"}, {**MANY_MODELS}]}, r"Containers\[1\].Mode MultiModel"),
+        ({"Containers": [{"Image": "i"}, {"ModelDataUrl": "training-job://nobody"}]}, "no training job nobody"),
+        ({"Containers": PAIR[:1], "InferenceGraph": CALLING}, "Could not find model.*other"),
+        ({"Containers": PAIR[:1], "InferenceGraph": calling("a")}, "and a container has that ContainerHostname"),
+        ({"Containers": PAIR, "InferenceGraph": CALLING}, "no step of InferenceGraph calls b"),
+        ({"Containers": [{"Image": "i", "Mode": "MultiModel"}]}, r"Containers\[0\].ModelDataUrl is missing"),
+        (
+            {"PrimaryContainer": {"ModelDataUrl": "s3://b/models", "Mode": "MultiModel"}},
+            "PrimaryContainer.Image is missing",
+        ),
         (
             {"PrimaryContainer": {"Image": "i", "MultiModelConfig": {"ModelCacheSetting": "Enabled"}}},
-            "MultiModelConfig",
+            "PrimaryContainer.MultiModelConfig goes with Mode MultiModel",
         ),
         ({"PrimaryContainer": {"ModelPackageName": "p"}}, "PrimaryContainer.ModelPackageName is not supported"),
         ({"PrimaryContainer": {"ModelDataUrl": "training-job://nobody"}}, "no training job nobody"),
@@ -108,8 +206,6 @@ def test_a_model_that_cannot_be_served_is_refused_by_name(api, request_, said):
         ({"ModelName": "nobody"}, "Could not find model"),
         ({"InstanceType": "ml.none.large"}, r"ProductionVariants\[0\].InstanceType: there is no instance type"),
         ({"InstanceType": "ml.m5.24xlarge"}, "no machine of this cluster can hold"),
-        ({"ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 1}}, "ServerlessConfig is not supported"),
-        ({"ManagedInstanceScaling": {"Status": "ENABLED"}}, "ManagedInstanceScaling is not supported"),
         ({"RoutingConfig": {"RoutingStrategy": "PREFIX_AWARE"}}, "RoutingStrategy PREFIX_AWARE"),
     ],
 )
@@ -122,19 +218,25 @@ def test_a_variant_that_cannot_be_served_is_refused_by_name(api, changes, said):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"ProductionVariants": [variant(), variant(VariantName="w")]}, "several variants"),
-        ({"ShadowProductionVariants": [variant(VariantName="w")]}, "ShadowProductionVariants is not supported"),
+        ({"ProductionVariants": [variant(), variant()]}, r"ProductionVariants\[1\].VariantName v comes twice"),
+        ({"ShadowProductionVariants": [variant()]}, r"ShadowProductionVariants\[0\].VariantName v comes twice"),
+        ({"ProductionVariants": [variant(InitialVariantWeight=0)]}, "All weights are 0"),
+        (
+            {"ShadowProductionVariants": [variant(VariantName="w", InstanceType="ml.none.large")]},
+            r"ShadowProductionVariants\[0\].InstanceType: there is no instance type",
+        ),
+        ({"AsyncInferenceConfig": {"OutputConfig": {}}}, "AsyncInferenceConfig.OutputConfig.S3OutputPath is missing"),
         (
             {
-                "DataCaptureConfig": {
-                    "InitialSamplingPercentage": 1,
-                    "DestinationS3Uri": "s3://b/c",
-                    "CaptureOptions": [{"CaptureMode": "Input"}],
+                "AsyncInferenceConfig": {
+                    "OutputConfig": {
+                        "S3OutputPath": "s3://b/out",
+                        "NotificationConfig": {"ErrorTopic": "arn:aws:sns:us-east-1:123456789012:topic"},
+                    }
                 }
             },
-            "DataCaptureConfig is not supported",
+            "ErrorTopic arn:aws:sns:us-east-1:123456789012:topic is not supported here: give the URL",
         ),
-        ({"AsyncInferenceConfig": {"OutputConfig": {}}}, "AsyncInferenceConfig is not supported"),
     ],
 )
 def test_a_configuration_that_cannot_be_served_is_refused_by_name(api, changes, said):
@@ -212,7 +314,7 @@ def test_an_endpoint_outlives_its_configuration_its_model_and_its_job(api):
     api("DeleteModel", ModelName=name)
     api("DeleteTrainingJob", TrainingJobName="job")
     assert describe_endpoint(api, name)["EndpointConfigName"] == name
-    assert stored(api, name).desired.image == "algo:1"
+    assert container_of(api, name).image == "algo:1"
 
 
 def test_a_deleted_endpoint_is_deleting_until_its_fleet_is_gone(api):
@@ -261,9 +363,9 @@ def test_a_model_without_an_image_takes_its_training_jobs(api):
         create_model(api, f"m{number}", ModelDataUrl=url, Environment={"A": "b"})
         create_config(api, f"c{number}", ModelName=f"m{number}")
         create_endpoint(api, f"e{number}", f"c{number}")
-        desired = stored(api, f"e{number}").desired
-        assert (desired.image, desired.model_uri) == ("algo:1", "s3://bucket/out/job/output/model.tar.gz")
-        assert desired.environment == {"A": "b"}
+        container = container_of(api, f"e{number}")
+        assert (container.image, container.model_uri) == ("algo:1", "s3://bucket/out/job/output/model.tar.gz")
+        assert container.environment == {"A": "b"}
 
 
 def test_a_model_of_source_code_is_served_by_it(api):
@@ -271,8 +373,8 @@ def test_a_model_of_source_code_is_served_by_it(api):
     api.create_job("job", AlgorithmSpecification={"AlgorithmSource": source, "TrainingInputMode": "File"})
     api.complete_job("job")
     name = api("Deploy", TrainingJobName="job")["EndpointName"]
-    assert stored(api, name).desired.source == SourceSpec("file:///code", "train.py")
-    assert stored(api, name).desired.image is None
+    assert container_of(api, name).source == SourceSpec("file:///code", "train.py")
+    assert container_of(api, name).image is None
 
 
 def test_deploy_makes_model_configuration_and_endpoint_with_one_name(api):
@@ -341,7 +443,7 @@ def test_a_stopped_job_that_stored_a_model_can_be_deployed(api):
     api("StopTrainingJob", TrainingJobName="job")
     api.report("job", "Stopped", Outcome.STOPPED, model_uri=URL)
     name = api("Deploy", TrainingJobName="job")["EndpointName"]
-    assert stored(api, name).desired.model_uri == URL
+    assert container_of(api, name).model_uri == URL
 
 
 def test_tags_go_with_models_configurations_and_endpoints(api):
@@ -356,3 +458,83 @@ def test_tags_go_with_models_configurations_and_endpoints(api):
     }
     for arn in made.values():
         assert api("ListTags", ResourceArn=arn)["Tags"] == tags
+
+
+def serve_two(api):
+    """An endpoint of two variants and a shadow, in service."""
+    create_model(api)
+    variants = [variant(VariantName="a", InitialVariantWeight=90), variant(VariantName="b", InitialVariantWeight=10)]
+    shadows = [variant(VariantName="s", InitialVariantWeight=50)]
+    for name in ("c", "d"):
+        api(
+            "CreateEndpointConfig",
+            EndpointConfigName=name,
+            ProductionVariants=variants,
+            ShadowProductionVariants=shadows,
+        )
+    create_endpoint(api)
+    api.endpoint_comes_up("e")
+
+
+def weights(told):
+    return [(v["VariantName"], v["CurrentWeight"], v["DesiredWeight"]) for v in told["ProductionVariants"]]
+
+
+def test_weights_and_counts_are_desired_at_once_and_current_once_they_are_so(api):
+    serve_two(api)
+    changes = [{"VariantName": "a", "DesiredWeight": 0}, {"VariantName": "b", "DesiredInstanceCount": 2}]
+    api("UpdateEndpointWeightsAndCapacities", EndpointName="e", DesiredWeightsAndCapacities=changes)
+    told = describe_endpoint(api)
+    assert told["EndpointStatus"] == "Updating"
+    assert weights(told) == [("a", 90, 0), ("b", 10, 10)]
+    assert [v["DesiredInstanceCount"] for v in told["ProductionVariants"]] == [1, 2]
+    assert [v["VariantName"] for v in told["ShadowProductionVariants"]] == ["s"]
+    assert "PendingDeploymentSummary" not in told
+    api.endpoint_comes_up("e", generation=2)
+    assert weights(describe_endpoint(api)) == [("a", 0, 0), ("b", 10, 10)]
+    assert stored(api).desired.revision == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ([{"VariantName": "x", "DesiredWeight": 1}], "there is no variant x, only a, b"),
+        ([{"VariantName": "a"}, {"VariantName": "a"}], "a comes twice"),
+        ([{"VariantName": "a", "DesiredInstanceCount": 0}], "a variant has at least 1 instance"),
+        ([{"VariantName": "a", "DesiredWeight": 0}, {"VariantName": "b", "DesiredWeight": 0}], "All weights are 0"),
+        ([{"VariantName": "a", "ServerlessUpdateConfig": {"MaxConcurrency": 1}}], "ServerlessUpdateConfig"),
+    ],
+)
+def test_a_change_of_weights_that_cannot_be_is_refused_by_name(api, changes, said):
+    serve_two(api)
+    with pytest.raises(ValidationException, match=said):
+        api("UpdateEndpointWeightsAndCapacities", EndpointName="e", DesiredWeightsAndCapacities=changes)
+    assert describe_endpoint(api)["EndpointStatus"] == "InService"
+
+
+def test_weights_of_what_is_not_there_or_busy_are_refused(api):
+    changes = [{"VariantName": "a", "DesiredWeight": 1}]
+    with pytest.raises(ValidationException, match="Could not find endpoint"):
+        api("UpdateEndpointWeightsAndCapacities", EndpointName="nobody", DesiredWeightsAndCapacities=changes)
+    serve_two(api)
+    api("UpdateEndpoint", EndpointName="e", EndpointConfigName="d")
+    with pytest.raises(ValidationException, match="Cannot update in-progress endpoint"):
+        api("UpdateEndpointWeightsAndCapacities", EndpointName="e", DesiredWeightsAndCapacities=changes)
+
+
+@pytest.mark.parametrize(
+    ("excluded", "expected"), [([], [("a", 5, 1), ("b", 10, 2)]), (["DesiredWeight"], [("a", 90, 1), ("b", 10, 2)])]
+)
+def test_an_update_retains_weights_and_counts_where_it_is_asked_to(api, excluded, expected):
+    serve_two(api)
+    changes = [{"VariantName": "a", "DesiredWeight": 5}, {"VariantName": "b", "DesiredInstanceCount": 2}]
+    api("UpdateEndpointWeightsAndCapacities", EndpointName="e", DesiredWeightsAndCapacities=changes)
+    api.endpoint_comes_up("e", generation=2)
+    api(
+        "UpdateEndpoint",
+        EndpointName="e",
+        EndpointConfigName="d",
+        RetainAllVariantProperties=True,
+        ExcludeRetainedVariantProperties=[{"VariantPropertyType": kind} for kind in excluded],
+    )
+    assert [(v.name, v.weight, v.instance_count) for v in stored(api).desired.variants] == expected

@@ -7,7 +7,8 @@ import math
 import pytest
 
 from raymaker.actors.reports import Metric, Outcome
-from raymaker.platform.database import metrics
+from raymaker.actors.spec import Resources
+from raymaker.platform.database import events, metrics, training
 from raymaker.platform.errors import ResourceInUse, ValidationException
 
 CHANNEL = {
@@ -23,6 +24,10 @@ def algorithm(**changes):
 
 def channel(**changes):
     return [{**CHANNEL, **changes}]
+
+
+def resources(**changes):
+    return {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1, **changes}
 
 
 def s3_source(**changes):
@@ -148,10 +153,53 @@ def test_a_failed_job_tells_why_and_names_no_model(api):
         ({"OutputDataConfig": {"S3OutputPath": "s3://b/o", "KmsKeyId": "key"}}, "OutputDataConfig.KmsKeyId is not"),
         ({"ResourceConfig": None}, "ResourceConfig is missing"),
         ({"ResourceConfig": {"InstanceCount": 1, "VolumeSizeInGB": 1}}, "ResourceConfig.InstanceType is missing"),
+        ({"ResourceConfig": resources(InstanceCount=0)}, "ResourceConfig.InstanceCount 0 is too few"),
+        ({"ResourceConfig": resources(InstanceCount=-1)}, "-1.*resourceConfig.instanceCount"),
+        ({"ResourceConfig": resources(MinInstanceCount=0)}, "resourceConfig.minInstanceCount"),
         (
-            {"ResourceConfig": {"InstanceType": "local", "InstanceCount": 2, "VolumeSizeInGB": 1}},
-            "ResourceConfig.InstanceCount 2 is not yet supported",
+            {"ResourceConfig": resources(InstanceCount=3, MinInstanceCount=4)},
+            "MinInstanceCount 4, InstanceCount 3 and MaxInstanceCount 3 are not in order",
         ),
+        (
+            {"ResourceConfig": resources(InstanceCount=3, MinInstanceCount=1, MaxInstanceCount=2)},
+            "MinInstanceCount 1, InstanceCount 3 and MaxInstanceCount 2 are not in order",
+        ),
+        ({"ResourceConfig": resources(ContainersPerInstance=0)}, "resourceConfig.containersPerInstance"),
+        ({"ResourceConfig": resources(ContainersPerInstance=65)}, "resourceConfig.containersPerInstance"),
+        (
+            {"ResourceConfig": resources(InstanceCount=33, ContainersPerInstance=32)},
+            "ResourceConfig.InstanceCount 33 with ContainersPerInstance 32 makes 1056 containers",
+        ),
+        (
+            {"ResourceConfig": resources(MaxInstanceCount=1025)},
+            "ResourceConfig.MaxInstanceCount 1025 with ContainersPerInstance 1 makes 1025",
+        ),
+        (
+            {"ResourceConfig": resources(InstanceCount=10)},
+            (
+                "InstanceCount 10: this cluster can never hold so many instances of ml.m5.large at once. Each needs "
+                "2 CPUs, 8.0 GiB of memory, and there is room for 9 in all: 1 node of 16 CPUs, 64.0 GiB"
+            ),
+        ),
+        (
+            {"ResourceConfig": resources(InstanceCount=12, MinInstanceCount=10)},
+            "ResourceConfig.MinInstanceCount 10: this cluster can never hold",
+        ),
+        ({"ResourceConfig": resources(PlacementStrategy="Scatter")}, "resourceConfig.placementStrategy"),
+        (
+            {
+                "ResourceConfig": {
+                    "VolumeSizeInGB": 1,
+                    "InstanceGroups": [
+                        {"InstanceType": "local", "InstanceCount": 1, "InstanceGroupName": "a"},
+                    ],
+                }
+            },
+            "ResourceConfig.InstanceGroups is not supported here: Ray Train gives all workers of a gang the same",
+        ),
+        ({"ResourceConfig": resources(SelectedInstanceCount=1)}, "SelectedInstanceCount is not supported"),
+        ({"InputDataConfig": channel(ShardBy="Record")}, r"InputDataConfig\[0\].ShardBy Record says how to share"),
+        ({"InputDataConfig": channel(ShardBy="Line")}, "shardBy"),
         (
             {"ResourceConfig": {"InstanceType": "ml.m5.tiny", "InstanceCount": 1, "VolumeSizeInGB": 1}},
             "ResourceConfig.InstanceType: there is no instance type ml.m5.tiny. Known are ml.m5.large",
@@ -182,6 +230,15 @@ def test_what_cannot_be_honoured_is_refused_by_name_and_leaves_nothing(api, chan
         {"RemoteDebugConfig": {"EnableRemoteDebug": False}},
         {"OutputDataConfig": {"S3OutputPath": "file:///tmp/out", "KmsKeyId": ""}},
         {"InputDataConfig": s3_source(S3DataDistributionType="ShardedByS3Key")},
+        {"InputDataConfig": [{**s3_source(S3DataDistributionType="ShardedByS3Key")[0], "ShardBy": "Record"}]},
+        {"ResourceConfig": resources(InstanceCount=9)},
+        {"ResourceConfig": resources(InstanceCount=100, MinInstanceCount=1)},
+        {"ResourceConfig": resources(InstanceCount=2, MaxInstanceCount=512, PlacementStrategy="Spread")},
+        {"ResourceConfig": resources(InstanceCount=2, ContainersPerInstance=64, PlacementStrategy="Pack")},
+        {"ResourceConfig": {"InstanceType": "local", "MinInstanceCount": 1, "MaxInstanceCount": 2}},
+        {"CheckpointConfig": {"S3Uri": "s3://b/c", "LocalPath": "/opt/ml/checkpoints/"}},
+        {"CheckpointConfig": {"S3Uri": "s3://b/c", "LocalPath": "/opt/ml/modelled"}},
+        {"Environment": {"RANK": "7", "WORLD_SIZE": "9", "MASTER_ADDR": "x", "RAYMAKER_EXCHANGE_ARENA_MIB": "64"}},
         {"InputDataConfig": channel(CompressionType="None", RecordWrapperType="None", InputMode="File")},
         {"EnableInterContainerTrafficEncryption": True},
         {"DebugHookConfig": {"S3OutputPath": "s3://b/d"}},
@@ -190,6 +247,77 @@ def test_what_cannot_be_honoured_is_refused_by_name_and_leaves_nothing(api, chan
 )
 def test_what_is_harmless_is_accepted(api, changes):
     api.create_job("job", **changes)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/opt/ml/model", "/opt/ml/input/data/x", "/opt/ml/", "/opt", "/", "//opt/ml/./output", "/opt/ml/exchange"),
+        *("/opt/ml/code/a", "/proc", "/dev/shm/a"),
+    ],
+)
+def test_checkpoints_may_not_lie_where_the_platform_or_the_system_has_something_else(api, path):
+    with pytest.raises(ValidationException, match=f"CheckpointConfig.LocalPath {path} overlaps /"):
+        api.create_job("job", CheckpointConfig={"S3Uri": "s3://b/c", "LocalPath": path})
+
+
+@pytest.mark.parametrize("path", ["checkpoints", "./opt/ml/checkpoints", "/opt/ml/checkpoints/../model"])
+def test_checkpoints_need_an_absolute_path(api, path):
+    with pytest.raises(ValidationException, match="CheckpointConfig.LocalPath .* is not an absolute path"):
+        api.create_job("job", CheckpointConfig={"S3Uri": "s3://b/c", "LocalPath": path})
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "", "a lot", "1.5"])
+def test_an_arena_that_has_no_size_is_refused(api, size):
+    with pytest.raises(ValidationException, match="Environment.RAYMAKER_EXCHANGE_ARENA_MIB"):
+        api.create_job("job", Environment={"RAYMAKER_EXCHANGE_ARENA_MIB": size})
+
+
+def test_containers_that_no_engine_could_start_with_their_share_are_refused(api):
+    api.cluster.add_type("tiny", Resources(0.02, 64 * 1024**2))
+    api.create_job("job", ResourceConfig=resources(InstanceType="tiny", ContainersPerInstance=2))
+    with pytest.raises(ValidationException, match="ContainersPerInstance 3 is too many for tiny, which has 0.02 CPUs"):
+        api.create_job("job2", ResourceConfig=resources(InstanceType="tiny", ContainersPerInstance=3))
+
+
+def test_a_type_that_no_single_node_can_hold_is_refused_even_where_the_cluster_has_enough_of_each(api):
+    api.cluster.add_node(Resources(2, 1024**3, 4))
+    api.cluster.add_type("gpu", Resources(4, 1024**3, 1))
+    with pytest.raises(ValidationException, match="it needs 4 CPUs, 1.0 GiB of memory, 1 GPUs on one node"):
+        api.create_job("job", ResourceConfig=resources(InstanceType="gpu"))
+
+
+def test_a_gang_is_described_as_it_was_asked_for(api):
+    asked = resources(
+        InstanceCount=3, MinInstanceCount=2, MaxInstanceCount=4, ContainersPerInstance=2, PlacementStrategy="Spread"
+    )
+    sharded = s3_source(S3DataDistributionType="ShardedByS3Key")
+    sharded[0]["ShardBy"] = "Record"
+    api.create_job("job", ResourceConfig=asked, InputDataConfig=sharded)
+    told = api("DescribeTrainingJob", TrainingJobName="job")
+    assert told["ResourceConfig"] == asked
+    assert told["InputDataConfig"] == sharded
+
+
+def test_starts_and_notes_are_events_of_the_job(api):
+    api.create_job("job", ResourceConfig=resources(InstanceCount=2))
+    api.start_job("job")
+    database = api.context.database
+    assert training.begin_start(database, "job", 1, "Starting training on 2 instances", api.now) == 1
+    api.report("job", "Training", start=1)
+    note = "Machine 2: checkpoint 7 was not stored: no such bucket"
+    events.record_job_event(database, "job", 1, "CheckpointSyncFailed", note, now=api.now)
+    events.record_job_event(database, "nobody", 1, "CheckpointSyncFailed", note, now=api.now)
+    assert training.begin_start(database, "job", 1, "machine 2 was lost", api.now) == 2
+    told = [(event["Kind"], event["Message"]) for event in api("ListEvents", TrainingJobName="job")["Events"]]
+    assert told == [
+        ("Starting", "Starting the training job"),
+        ("Starting", "Starting training on 2 instances"),
+        ("Training", "Training it is"),
+        ("CheckpointSyncFailed", note),
+        ("Restarting", "machine 2 was lost"),
+    ]
+    assert api("DescribeTrainingJob", TrainingJobName="job")["SecondaryStatus"] == "Restarting"
 
 
 def test_a_name_is_given_once(api):
@@ -295,7 +423,7 @@ def test_events_tell_the_way_of_a_job(api):
 
 def test_events_are_asked_of_one_thing(api):
     for request in ({}, {"TrainingJobName": "a", "EndpointName": "b"}):
-        with pytest.raises(ValidationException, match="exactly one of TrainingJobName and EndpointName"):
+        with pytest.raises(ValidationException, match="exactly one of TrainingJobName, TransformJobName"):
             api("ListEvents", **request)
 
 

@@ -1,8 +1,8 @@
-"""The supervisor's own decisions: what it says of an end, and in how many characters."""
+"""An attempt's own decisions: what it says of an end, and in how many characters."""
 
 from __future__ import annotations
 
-from raymaker.actors.supervisor import FAILURE_REASON_CHARS, shorten
+from raymaker.actors.reports import FAILURE_REASON_CHARS, shorten
 
 
 def test_a_short_reason_stays_as_it_is() -> None:

@@ -1,0 +1,49 @@
+"""What replicas of a variant of several containers hold, and which of them have fleets of their own."""
+
+from __future__ import annotations
+
+from raymaker.actors.spec import InstanceType, Resources, ScoringSpec
+from raymaker.serving.graph.document import parse_graph, serial_graph
+from raymaker.serving.spec import EndpointSpec, GraphSpec, VariantSpec
+from support.graph_cases import node, step
+
+INSTANCE = InstanceType("local", Resources(4, 8, 2))
+SCORINGS = {name: ScoringSpec(image=name, max_body_bytes=10) for name in ("a", "b")}
+
+
+def endpoint(graph: GraphSpec | None) -> EndpointSpec:
+    return EndpointSpec("e", "c", 1, (VariantSpec("v", 1, INSTANCE, SCORINGS["a"], graph=graph),))
+
+
+def apart(*hostnames: str) -> GraphSpec:
+    steps = [step(name, **({"Placement": "Distributed"} if name in hostnames else {})) for name in SCORINGS]
+    return GraphSpec(SCORINGS, parse_graph({"Nodes": {"root": node("Sequence", *steps)}}))
+
+
+def test_colocated_containers_are_all_of_the_replica_and_have_its_whole_instance() -> None:
+    spec = endpoint(GraphSpec(SCORINGS, serial_graph(["a", "b"])))
+    (variant,) = spec.variants
+    assert (spec.is_simple, spec.fleets, dict(variant.parts)) == (True, (), {})
+    assert (list(variant.scorings), variant.resources) == (["a", "b"], Resources(4, 8, 2))
+
+
+def test_one_container_is_the_replicas_own_without_a_name() -> None:
+    (variant,) = endpoint(None).variants
+    assert (dict(variant.scorings), variant.resources) == ({None: SCORINGS["a"]}, Resources(4, 8, 2))
+
+
+def test_a_container_apart_has_a_fleet_with_its_share_in_front_of_its_variants_own() -> None:
+    spec = endpoint(apart("b"))
+    (variant,) = spec.variants
+    assert not spec.is_simple
+    assert [spec.fleet_name(fleet) for fleet in spec.fleets] == ["v.b@1", "v@1"]
+    part = variant.parts["b"]
+    assert (part.scoring.image, part.graph, part.resources) == ("b", None, Resources(2, 4, 1))
+    assert part.scoring.max_body_bytes > 10
+    assert (list(variant.scorings), variant.resources) == (["a"], Resources(2, 4, 1))
+
+
+def test_where_all_are_apart_the_variants_own_replicas_hold_and_need_nothing() -> None:
+    (variant,) = endpoint(apart("a", "b")).variants
+    assert (dict(variant.scorings), variant.resources) == ({}, Resources(0, 0, 0))
+    assert list(variant.parts) == ["a", "b"]
