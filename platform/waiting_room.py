@@ -217,13 +217,12 @@ class _Place:
 
 
 def _may_come(record: EndpointRecord) -> bool:
-    """Tell whether an endpoint that has no route is worth waiting for.
+    """Tell whether an endpoint that has no route is worth waiting for: it has been in service, and was not given up.
 
-    One in service sleeps, or the proxy has not heard of it yet, as it is for a moment after it was made or has woken.
+    It sleeps, or the proxy has not heard of it yet, or its only replica just takes new weights in.
     """
-    if record.status is EndpointStatus.IN_SERVICE:
-        return True
-    return record.sleep is not None and record.status in {EndpointStatus.UPDATING, EndpointStatus.ROLLING_BACK}
+    serving = {EndpointStatus.IN_SERVICE, EndpointStatus.UPDATING, EndpointStatus.ROLLING_BACK}
+    return record.status in serving and record.deployed is not None
 
 
 def _limit_bytes(deployment: Deployment, default: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -41,7 +42,7 @@ def up(settings: Settings) -> head.HeadState:
             state = head.HeadState(settings.ray_address, settings.url, None, None, None)
         else:
             remove_proxy(settings.home_path)
-            _check_port(settings)
+            _check_ports(settings)
             state = head.start_head(settings)
         head.write_state(settings.home_path, state)
         try:
@@ -91,10 +92,18 @@ def _finish_up(settings: Settings, state: head.HeadState) -> head.HeadState:
     with _connected(state):
         _check_database(settings)
         _place_actors(settings)
-        start_serve(settings.host, settings.port)
+        _run_proxy(settings)
         _run_frontend(settings)
         _wait_for_answer(state.url)
     return state
+
+
+def _run_proxy(settings: Settings) -> None:
+    try:
+        start_serve(settings.host, settings.port)
+    except (RuntimeError, TimeoutError) as error:
+        said = [line for line in str(error).splitlines() if line.startswith("[ALERT]")] or [str(error)]
+        raise PlatformError("\n".join(["The proxy did not start.", *said])) from error
 
 
 def _run_frontend(settings: Settings) -> None:
@@ -155,11 +164,18 @@ def _check_database(settings: Settings) -> None:
         )
 
 
-def _check_port(settings: Settings) -> None:
-    if _answers(settings.url):
-        raise PlatformError(
-            f"Something already answers at {settings.url}. Stop it, or set RAYMAKER_PORT to a free port."
-        )
+def _check_ports(settings: Settings) -> None:
+    for name in ("port", "haproxy_stats_port", "haproxy_metrics_port"):
+        port = getattr(settings, name)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((settings.host, port))
+            except OSError as error:
+                raise PlatformError(
+                    f"The proxy cannot listen on port {port} of {settings.host}: {error.strerror}. "
+                    f"Stop what does, or set RAYMAKER_{name.upper()} to a free port."
+                ) from error
 
 
 @contextmanager

@@ -54,7 +54,9 @@ class House:
         self.room = WaitingRoom(context, way, threads, pause=lambda _: asyncio.sleep(0))
         desired = Deployment("c", (ResolvedVariant(SERVERLESS, "m", (ResolvedContainer("i"),)),))
         record = transitions.create_endpoint("e", "arn:e", "0", desired, 1.0)
-        asleep = dataclasses.replace(record, status=EndpointStatus.IN_SERVICE, sleep=SleepStage.ASLEEP)
+        asleep = dataclasses.replace(
+            record, status=EndpointStatus.IN_SERVICE, deployed=desired, sleep=SleepStage.ASLEEP
+        )
         with context.database.transaction() as connection:
             assert hosting.insert_endpoint(connection, asleep)
 
@@ -167,10 +169,14 @@ def test_a_body_over_the_endpoints_limit_is_refused_before_it_wakes(house: House
         ({"sleep": None}, True),
         ({"status": EndpointStatus.DELETING}, False),
         ({"status": EndpointStatus.UPDATING}, True),
-        ({"status": EndpointStatus.UPDATING, "sleep": None}, False),
+        ({"status": EndpointStatus.UPDATING, "sleep": None}, True),
+        ({"status": EndpointStatus.ROLLING_BACK, "sleep": None}, True),
+        ({"status": EndpointStatus.CREATING, "sleep": None, "deployed": None}, False),
+        ({"status": EndpointStatus.UPDATING, "sleep": None, "deployed": None}, False),
+        ({"status": EndpointStatus.FAILED, "sleep": None}, False),
     ],
 )
-def test_only_what_is_in_service_or_wakes_is_waited_for(house, changes, is_held):
+def test_only_what_has_been_in_service_is_waited_for(house, changes, is_held):
     house.move(**changes)
     scope = {"path": "/endpoints/e/invocations", "headers": []}
     assert (find_sleeper(house.context, scope) is not None) is is_held
