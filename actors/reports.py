@@ -65,6 +65,20 @@ class Latency:
 
 
 @dataclass(frozen=True)
+class FleetSignals:
+    """How one fleet behind a router answered over the last minute.
+
+    `client_errors` are answers that blame the request (4xx), `server_errors` all that failed otherwise.
+    """
+
+    count: int
+    client_errors: int
+    server_errors: int
+    p50_s: float
+    p99_s: float
+
+
+@dataclass(frozen=True)
 class Activity:
     """The load of one replica of an endpoint's front. Times are epoch seconds.
 
@@ -78,6 +92,8 @@ class Activity:
     last_request_at: float
     latencies: Mapping[str, Latency] = field(default_factory=dict)
     """By variant; those that did not answer lately are not among them."""
+    fleets: Mapping[str, FleetSignals] = field(default_factory=dict)
+    """By the fleet's name, where the replica is a router's; those that were not asked lately are not among them."""
 
 
 class ReportRefused(Exception):

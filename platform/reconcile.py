@@ -14,10 +14,11 @@ from typing import Protocol
 
 from raymaker.actors.errors import WorkError
 from raymaker.actors.spec import InstanceType, Resources, TrainingSpec
-from raymaker.platform import specs
+from raymaker.platform import rollout, specs
 from raymaker.platform.capacity import resources_needed
 from raymaker.platform.database import events, hosting, training
 from raymaker.platform.database.engine import Database
+from raymaker.platform.reconcile_rollouts import RolloutReconciler
 from raymaker.platform.reconcile_sleep import SleepReconciler
 from raymaker.platform.reconcile_transforms import TransformFleet, TransformReconciler
 from raymaker.platform.records import (
@@ -60,8 +61,11 @@ class Fleet(TransformFleet, Protocol):
     def endpoints(self, names: list[str]) -> Mapping[str, EndpointObservation]:
         """Tell what each of these endpoints looks like from outside."""
 
-    def deploy(self, spec: EndpointSpec, beside: Sequence[EndpointSpec]) -> None:
-        """Make an endpoint be as the spec says, with other revisions' fleets beside it. Returns before it is."""
+    def deploy(self, spec: EndpointSpec, beside: Sequence[EndpointSpec], *, share: float) -> None:
+        """Make an endpoint be as the spec says, with other revisions' fleets beside it. Returns before it is.
+
+        `share` is what its own fleets get of the traffic; the first of the others gets the rest.
+        """
 
     def remove_endpoint(self, name: str) -> None:
         """Take an endpoint away. Returns before it is gone."""
@@ -79,7 +83,8 @@ class Reconciler:
         self._catalogue = catalogue
         self._transforms = TransformReconciler(database, fleet, catalogue)
         self._sleep = SleepReconciler(database, fleet)
-        self._deployed: dict[str, tuple[int, RolloutStage | None]] = {}
+        self._rollouts = RolloutReconciler(database)
+        self._deployed: dict[str, tuple[int, RolloutStage | None, int | None]] = {}
         """What this process last deployed, so that an unchanged endpoint is not deployed at every step."""
         self._launched: set[Attempt] = set()
         """The attempts that this process has launched: the fleet knows what those need."""
@@ -156,7 +161,7 @@ class Reconciler:
                 logger.exception("could not move endpoint %s; the next step tries again", endpoint.name)
 
     def _step_endpoint(self, endpoint: EndpointRecord, seen: EndpointObservation, now: float) -> None:
-        name, generation = endpoint.name, endpoint.generation
+        name = endpoint.name
         if endpoint.status is EndpointStatus.DELETING:
             self._remove(endpoint, seen)
         elif endpoint.status is EndpointStatus.FAILED:
@@ -168,13 +173,10 @@ class Reconciler:
             return
         elif seen.state is EndpointState.MISSING or not self._is_deployed(endpoint, seen):
             self._deploy(endpoint, now)
-        elif seen.state is EndpointState.HEALTHY and endpoint.stage is RolloutStage.PREPARING:
-            hosting.fleets_ready(self._database, name, generation, now)
-        elif seen.state is EndpointState.HEALTHY:
-            self._be_healthy(endpoint, seen, now)
-        elif seen.state is EndpointState.FAILED:
-            reason = events.last_replica_failure(self._database, endpoint.arn, generation) or seen.message
+        elif (reason := self._trouble(endpoint, seen, now)) is not None:
             self._fail(endpoint, reason, now)
+        elif seen.state is EndpointState.HEALTHY and not self._rollouts.go_on(endpoint, now):
+            self._be_healthy(endpoint, seen, now)
 
     def _is_deployed(self, endpoint: EndpointRecord, seen: EndpointObservation) -> bool:
         """Tell whether the generation was deployed; one that is in service was, by an earlier process perhaps.
@@ -184,18 +186,27 @@ class Reconciler:
         if endpoint.name not in self._deployed and endpoint.status is EndpointStatus.IN_SERVICE:
             spec = self._endpoint_spec(endpoint, endpoint.desired)
             if set(seen.running_counts) <= {FRONT, *map(spec.fleet_name, spec.fleets)}:
-                self._deployed[endpoint.name] = (endpoint.generation, endpoint.stage)
-        return self._deployed.get(endpoint.name) == (endpoint.generation, endpoint.stage)
+                self._deployed[endpoint.name] = _progress(endpoint)
+        return self._deployed.get(endpoint.name) == _progress(endpoint)
 
     def _deploy(self, endpoint: EndpointRecord, now: float) -> None:
-        front, beside = deployments_of(endpoint)
+        front, beside = rollout.deployments_of(endpoint)
         try:
             others = [self._endpoint_spec(endpoint, other) for other in beside]
-            self._fleet.deploy(self._endpoint_spec(endpoint, front), others)
+            share = rollout.current_share(endpoint)
+            self._fleet.deploy(self._endpoint_spec(endpoint, front), others, share=share)
         except WorkError as error:
             self._fail(endpoint, str(error), now)
         else:
-            self._deployed[endpoint.name] = (endpoint.generation, endpoint.stage)
+            self._deployed[endpoint.name] = _progress(endpoint)
+
+    def _trouble(self, endpoint: EndpointRecord, seen: EndpointObservation, now: float) -> str | None:
+        """Say why what was deployed last must be undone, None where nothing is wrong."""
+        if seen.state is EndpointState.FAILED:
+            return events.last_replica_failure(self._database, endpoint.arn, endpoint.generation) or seen.message
+        if endpoint.status is not EndpointStatus.UPDATING:
+            return None
+        return self._rollouts.trouble(endpoint, self._endpoint_spec(endpoint, endpoint.desired), seen, now)
 
     def _fail(self, endpoint: EndpointRecord, reason: str, now: float) -> None:
         """Note that an endpoint's last deploy has failed, with the reason."""
@@ -228,14 +239,9 @@ class Reconciler:
             self._fleet.remove_endpoint(endpoint.name)
 
 
-def deployments_of(endpoint: EndpointRecord) -> tuple[Deployment, tuple[Deployment, ...]]:
-    """Which deployment's front is to answer now, and whose fleets are to exist beside its own."""
-    desired, deployed = endpoint.desired, endpoint.deployed
-    if deployed is None or endpoint.stage is None:
-        return desired, ()
-    if endpoint.stage is RolloutStage.PREPARING:
-        return deployed, (desired,)
-    return desired, (deployed,)
+def _progress(endpoint: EndpointRecord) -> tuple[int, RolloutStage | None, int | None]:
+    """All of a record that what is deployed depends on."""
+    return endpoint.generation, endpoint.stage, rollout.front_step(endpoint)
 
 
 def _instances(spec: TrainingSpec) -> str:

@@ -94,7 +94,9 @@ class RolloutStage(enum.StrEnum):
     PREPARING = "Preparing"
     """The desired fleets come up beside those that answer."""
     SHIFTING = "Shifting"
-    """The desired fleets are up and take the traffic; the deployed ones are still there."""
+    """The desired fleets are up and take the traffic, all of it or step by step; the deployed ones are still there."""
+    RETURNING = "Returning"
+    """The deployed fleets take all traffic again; the desired ones, which failed, are still there until they have."""
 
 
 class SleepStage(enum.StrEnum):
@@ -246,11 +248,26 @@ class Deployment:
     revision: int = 1
     data_capture: Mapping[str, Any] | None = None
     async_inference: Mapping[str, Any] | None = None
+    is_routed: bool = False
+    """Whether there is a router in any case, since a rollout took its time and needed one."""
 
     @property
     def is_simple(self) -> bool:
         """Whether there is but one variant, no shadow, and no container with a fleet of its own: nothing to route."""
-        return len(self.variants) == 1 and not self.shadows and not self.variants[0].is_distributed
+        is_alone = len(self.variants) == 1 and not self.shadows and not self.variants[0].is_distributed
+        return is_alone and not self.is_routed
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """How far an update has followed its plan. Times are epoch seconds.
+
+    `step` counts from 0; `step_began_at` is when its traffic was first seen to flow, None before.
+    """
+
+    began_at: float
+    step: int = 0
+    step_began_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -277,6 +294,10 @@ class EndpointRecord:
     stage: RolloutStage | None = None
     sleep: SleepStage | None = None
     wanted_counts: Mapping[str, int] = field(default_factory=dict)
+    deployment_config: Mapping[str, Any] | None = None
+    """How the last update was, or is, to take the traffic over, as UpdateEndpoint was told; None: at once."""
+    rollout: Rollout | None = None
+    """How far the update is that is under way, or was when it failed; None where there was none yet."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from raymaker.actors.spec import (
     SourceSpec,
     TrainingSpec,
 )
-from raymaker.platform import transitions
+from raymaker.platform import rollout, transitions
 from raymaker.platform.catalogue import CatalogueError
 from raymaker.platform.errors import ValidationException
 from raymaker.platform.hosting_specs import async_spec, capture_spec, graph_spec
@@ -105,6 +105,8 @@ def endpoint_spec(
         endpoint_arn=record.arn,
         capture=capture_spec(deployment.data_capture),
         asynchronous=async_spec(deployment.async_inference),
+        is_routed=deployment.is_routed,
+        step=rollout.front_step(record),
     )
 
 

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from raymaker.actors.reports import JobReport, Outcome, ReportRefused
+from raymaker.platform import rollout
 from raymaker.platform.records import (
     Deployment,
     EndpointRecord,
     EndpointStatus,
+    Rollout,
     RolloutStage,
     SecondaryStatus,
     StatusTransition,
@@ -171,8 +173,16 @@ def max_attempts(record: TrainingJobRecord) -> int:
     return int(strategy["MaximumRetryAttempts"]) + 1 if strategy else MAX_ATTEMPTS
 
 
-def create_endpoint(name: str, arn: str, account: str, desired: Deployment, now: float) -> EndpointRecord:
-    """Return the record of an endpoint that was just accepted."""
+def create_endpoint(
+    name: str,
+    arn: str,
+    account: str,
+    desired: Deployment,
+    now: float,
+    *,
+    deployment_config: Mapping[str, Any] | None = None,
+) -> EndpointRecord:
+    """Return the record of an endpoint that was just accepted. `deployment_config` is for updates to retain."""
     return EndpointRecord(
         name=name,
         arn=arn,
@@ -182,19 +192,26 @@ def create_endpoint(name: str, arn: str, account: str, desired: Deployment, now:
         desired=desired,
         created_at=now,
         modified_at=now,
+        deployment_config=deployment_config,
     )
 
 
-def update_endpoint(record: EndpointRecord, desired: Deployment, now: float) -> EndpointRecord:
+def update_endpoint(
+    record: EndpointRecord, desired: Deployment, now: float, deployment_config: Mapping[str, Any] | None = None
+) -> EndpointRecord:
     """Ask for another deployment. Raises IllegalMove while an earlier request is under way."""
     if record.status not in _UPDATABLE:
         raise IllegalMove(f"endpoint {record.name} cannot be updated: it is {record.status}")
+    is_routed = record.deployed is not None and rollout.plan_of(deployment_config, desired).is_gradual
+    desired = dataclasses.replace(desired, revision=record.generation + 1, is_routed=is_routed)
     return dataclasses.replace(
         record,
         status=EndpointStatus.UPDATING,
         generation=record.generation + 1,
-        desired=dataclasses.replace(desired, revision=record.generation + 1),
+        desired=desired,
         stage=_first_stage(record.deployed, desired),
+        deployment_config=deployment_config,
+        rollout=Rollout(now),
         failure_reason=None,
         modified_at=now,
     )
@@ -213,16 +230,10 @@ def change_weights(record: EndpointRecord, changes: Mapping[str, Mapping[str, An
         status=EndpointStatus.UPDATING,
         generation=record.generation + 1,
         desired=dataclasses.replace(record.desired, variants=variants),
+        rollout=None,
         failure_reason=None,
         modified_at=now,
     )
-
-
-def fleets_ready(record: EndpointRecord, generation: int, now: float) -> EndpointRecord:
-    """Take the news that the desired fleets are up beside the deployed ones: they get the traffic now."""
-    if generation != record.generation or record.stage is not RolloutStage.PREPARING:
-        return record
-    return dataclasses.replace(record, stage=RolloutStage.SHIFTING, modified_at=now)
 
 
 def delete_endpoint(record: EndpointRecord, now: float) -> EndpointRecord:
@@ -245,6 +256,7 @@ def endpoint_healthy(
         status=EndpointStatus.IN_SERVICE,
         deployed=record.desired,
         stage=None,
+        rollout=None,
         running_counts=running_counts,
         modified_at=now,
     )
@@ -258,12 +270,14 @@ def endpoint_failed(record: EndpointRecord, generation: int, reason: str, now: f
     if generation != record.generation or record.status not in _COMING_UP:
         return record
     if record.status is EndpointStatus.UPDATING and record.deployed is not None:
+        has_traffic = record.stage is RolloutStage.SHIFTING and not record.desired.is_simple
+        is_way_open = has_traffic and not record.deployed.is_simple  # else the front, which failed, is what has it
         return dataclasses.replace(
             record,
             status=EndpointStatus.ROLLING_BACK,
             generation=record.generation + 1,
-            desired=record.deployed,
-            stage=None,
+            desired=record.desired if is_way_open else record.deployed,
+            stage=RolloutStage.RETURNING if is_way_open else None,
             failure_reason=reason,
             modified_at=now,
         )
@@ -271,8 +285,9 @@ def endpoint_failed(record: EndpointRecord, generation: int, reason: str, now: f
     status = EndpointStatus.UPDATE_ROLLBACK_FAILED if rolling_back else EndpointStatus.FAILED
     if rolling_back:
         reason = f"{record.failure_reason} Going back failed too: {reason}"
+    desired = record.deployed if rolling_back and record.deployed is not None else record.desired
     return dataclasses.replace(
-        record, status=status, failure_reason=reason, running_counts={}, stage=None, modified_at=now
+        record, status=status, desired=desired, failure_reason=reason, running_counts={}, stage=None, modified_at=now
     )
 
 

@@ -9,9 +9,10 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
-from raymaker.actors.reports import Activity, Latency
+from raymaker.actors.reports import Activity, FleetSignals, Latency
 
 WINDOW_S = 60.0
 PERIOD_S = 10.0
@@ -19,6 +20,10 @@ PERIOD_S = 10.0
 SHORTEST_PERIOD_S = 0.5
 MOST_KEPT = 4096
 """How many of the last answers of each variant the percentiles are of."""
+
+
+WATCHED_PERIOD_S = 1.0
+"""How often the front of a rollout tells of it, which alarms are judged by."""
 
 
 def report_period_s(idle_s: float | None) -> float:
@@ -31,7 +36,8 @@ class Load:
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now
-        self._answers: dict[str, deque[tuple[float, float]]] = {}
+        self._answers: dict[str, deque[_Answer]] = {}
+        self._of_fleets: dict[str, deque[_Answer]] = {}
         self.last_request_at = now()
         """When a request last came or ended; at first, when the replica started."""
 
@@ -42,24 +48,45 @@ class Load:
 
     def answered(self, variant: str, began_at: float) -> None:
         """Note that a variant has answered."""
-        now = self._now()
-        kept = self._answers.get(variant)
-        if kept is None:
-            kept = self._answers[variant] = deque(maxlen=MOST_KEPT)
-        kept.append((now, now - began_at))
+        self._note(self._answers, variant, began_at, 0)
+
+    def begin(self) -> float:
+        """Return the time, from which `fleet_answered` counts."""
+        return self._now()
+
+    def fleet_answered(self, fleet: str, began_at: float, status: int) -> None:
+        """Note that a fleet has answered, with an HTTP status."""
+        self._note(self._of_fleets, fleet, began_at, status)
 
     def latencies(self) -> dict[str, Latency]:
         """How long answers took within the last minute, by variant."""
-        since = self._now() - WINDOW_S
-        recent = {
-            variant: sorted(took_s for at, took_s in answers if at >= since)
-            for variant, answers in self._answers.items()
-        }
+        return {variant: Latency(len(seen), *_p50_p99(seen)) for variant, seen in self._recent(self._answers)}
+
+    def fleets(self) -> dict[str, FleetSignals]:
+        """How fleets answered within the last minute, by name."""
         return {
-            variant: Latency(len(times), _percentile(times, 50), _percentile(times, 99))
-            for variant, times in recent.items()
-            if times
+            fleet: FleetSignals(
+                len(seen),
+                sum(400 <= each.status < 500 for each in seen),  # noqa: PLR2004 - HTTP's classes
+                sum(each.status >= 500 for each in seen),  # noqa: PLR2004
+                *_p50_p99(seen),
+            )
+            for fleet, seen in self._recent(self._of_fleets)
         }
+
+    def _note(self, answers: dict[str, deque[_Answer]], whose: str, began_at: float, status: int) -> None:
+        now = self._now()
+        kept = answers.get(whose)
+        if kept is None:
+            kept = answers[whose] = deque(maxlen=MOST_KEPT)
+        kept.append(_Answer(now, now - began_at, status))
+
+    def _recent(self, answers: dict[str, deque[_Answer]]) -> Iterator[tuple[str, list[_Answer]]]:
+        """Those who answered within the last minute, with their answers."""
+        since = self._now() - WINDOW_S
+        for whose, kept in answers.items():
+            if seen := [each for each in kept if each.at >= since]:
+                yield whose, seen
 
 
 class ActivityTeller:
@@ -74,13 +101,14 @@ class ActivityTeller:
         endpoint_name: str,
         replica_id: str,
         idle_s: float | None,
+        is_watched: bool = False,
     ) -> None:
         self._load = load
         self._pending = pending
         self._tell = tell
         self._who = (endpoint_name, replica_id)
         self._always = idle_s is not None
-        self._period_s = report_period_s(idle_s)
+        self._period_s = min(report_period_s(idle_s), WATCHED_PERIOD_S if is_watched else PERIOD_S)
         self._told: tuple[int, float] | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -98,12 +126,25 @@ class ActivityTeller:
         seen = (self._pending(), self._load.last_request_at)
         if self._always or self._told != seen or seen[0]:
             self._told = seen
-            self._tell(Activity(*self._who, time.time(), *seen, self._load.latencies()))
+            self._tell(Activity(*self._who, time.time(), *seen, self._load.latencies(), self._load.fleets()))
 
     async def _run(self) -> None:
         while True:
             self.tell_once()
             await asyncio.sleep(self._period_s)
+
+
+class _Answer(NamedTuple):
+    """When an answer came, how long it took, and its status; 0 where that does not matter."""
+
+    at: float
+    took_s: float
+    status: int
+
+
+def _p50_p99(answers: list[_Answer]) -> tuple[float, float]:
+    times = sorted(each.took_s for each in answers)
+    return _percentile(times, 50), _percentile(times, 99)
 
 
 def _percentile(ordered: list[float], percent: float) -> float:

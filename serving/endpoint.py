@@ -28,7 +28,7 @@ from raymaker.serving.router_replica import RouterReplica
 from raymaker.serving.scaling import replica_options
 from raymaker.serving.spec import FRONT, EndpointSpec, VariantSpec
 from raymaker.serving.variant_replica import VariantReplica
-from raymaker.serving.variants import traffic_of
+from raymaker.serving.variants import TrafficTable, traffic_between, traffic_of
 
 APPLICATION = "endpoint-"
 """What the names of our applications begin with, so that no endpoint clashes with the platform's own."""
@@ -90,12 +90,14 @@ def deploy(
     reporter: EndpointReporter,
     queue: InvocationQueue,
     beside: Sequence[EndpointSpec] = (),
+    *,
+    share: float = 1.0,
 ) -> None:
     """Make the endpoint be as `spec` says. Returns once Serve has taken it, before it is so.
 
     What is of a revision that runs already goes on as it is: only weights and counts change. `beside` are other
-    revisions whose fleets are to exist too; they get no traffic. Afterwards `observe` says DEPLOYING until it has
-    succeeded or failed. Raises RuntimeError where Serve is not running.
+    revisions whose fleets are to exist too: what `share` leaves of the traffic goes to the first of them. Afterwards
+    `observe` says DEPLOYING until it has succeeded or failed. Raises RuntimeError where Serve is not running.
     """
     _require_serve()
     fleets: dict[str, Any] = {}
@@ -107,7 +109,8 @@ def deploy(
     if spec.is_simple:
         front = _with_container(ScoringReplica, spec, spec.variants[0]).bind(spec, site, reporter, queue, fleets)
     else:
-        front = _router_front(spec).bind(spec, site, reporter, queue, fleets)
+        table = traffic_of(spec) if share >= 1 else traffic_between(spec, beside[0], share)
+        front = _router_front(spec, table).bind(spec, site, reporter, queue, fleets)
     target = serve.RunTarget(
         front, name=APPLICATION + spec.endpoint_name, route_prefix=f"/endpoints/{spec.endpoint_name}"
     )
@@ -170,16 +173,19 @@ def _with_container(replica: type, spec: EndpointSpec, variant: VariantSpec) -> 
     )
 
 
-def _router_front(spec: EndpointSpec) -> serve.Deployment:
-    """The front of an endpoint with something to choose from. It reserves nothing: machines are for containers."""
+def _router_front(spec: EndpointSpec, table: TrafficTable) -> serve.Deployment:
+    """The front of an endpoint with something to choose from. It reserves nothing: machines are for containers.
+
+    Each step of a rollout has new replicas: taking a table in, the old ones would answer nobody for a moment.
+    """
     instance_count = sum(variant.most_count for variant in spec.variants)
     longest_s = max(variant.scoring.invocation_timeout_s for variant in spec.variants)
     return _deployment(
         RouterReplica,
         FRONT,
-        f"router-{spec.revision}",
+        f"router-{spec.revision}" if spec.step is None else f"router-{spec.revision}-{spec.step}",
         num_replicas=min(MOST_ROUTERS, instance_count),
-        user_config=traffic_of(spec).as_config(),
+        user_config=table.as_config(),
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=2 * spec.max_pending_requests,
         max_queued_requests=spec.max_pending_requests,

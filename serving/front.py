@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from raymaker.actors.reports import Activity
 from raymaker.actors.storage import StoreConfig
-from raymaker.serving.activity import ActivityTeller
+from raymaker.serving.activity import ActivityTeller, Load
 from raymaker.serving.async_queue import InvocationQueue
 from raymaker.serving.async_worker import open_worker
 from raymaker.serving.backend import Backend, Invocation, Scored
@@ -32,11 +32,12 @@ class Front:
         tell: Callable[[str], None],
         report: Callable[[Activity], None],
         replica_id: str,
+        load: Load | None = None,
     ) -> None:
         self._timeout_s = spec.invocation_timeout_s
         self._capture = open_capture(spec, store, tell)
         self._worker = open_worker(spec, backend, queue, store, tell)
-        self.app = Invocations(spec, backend, capture=self._capture, worker=self._worker)
+        self.app = Invocations(spec, backend, capture=self._capture, worker=self._worker, load=load)
         """The ASGI application."""
         self._teller = ActivityTeller(
             self.app.load,
@@ -45,6 +46,7 @@ class Front:
             endpoint_name=spec.endpoint_name,
             replica_id=replica_id,
             idle_s=spec.idle_s,
+            is_watched=spec.step is not None,
         )
         self._teller.start()
 

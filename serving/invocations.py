@@ -53,6 +53,7 @@ class Invocations:
         *,
         capture: Capture | None = None,
         worker: AsyncWorker | None = None,
+        load: Load | None = None,
         receipt_timeout_s: float = RECEIPT_TIMEOUT_S,
     ) -> None:
         self._spec = spec
@@ -68,7 +69,7 @@ class Invocations:
         self._backend = backend
         self._capture = capture
         self._worker = worker
-        self.load = Load()
+        self.load = load or Load()
         """What is counted of its requests."""
         self._receipt_timeout_s = receipt_timeout_s
         self.pending_count = 0

@@ -8,25 +8,35 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from raymaker.serving import runtime_wire as wire
+from raymaker.serving.activity import Load
 from raymaker.serving.backend import Invocation, Scored, ScoredStream
 from raymaker.serving.fleet_handle import REPLICA_WAIT_S, Fleet, streaming, telling
 from raymaker.serving.runtime_wire import Refusal, WireAnswer
 from raymaker.serving.shadows import Mirror
 from raymaker.serving.variants import Route, Splitter, TrafficTable
 
+BLAMES_REQUEST = frozenset({400, 404, 408, 413})
+"""The statuses of refusals that are the client's own doing."""
+
 
 class Router:
     """A Backend. Belongs to one event loop."""
 
     def __init__(
-        self, connect: Callable[[str], Fleet], mirror: Mirror, *, draw: Callable[[], float] = random.random
+        self,
+        connect: Callable[[str], Fleet],
+        mirror: Mirror,
+        load: Load,
+        *,
+        draw: Callable[[], float] = random.random,
     ) -> None:
         self._connect = connect
         self._mirror = mirror
+        self._load = load
         self._draw = draw
         self._fleets: dict[str, Fleet] = {}
         self._splitter = Splitter(TrafficTable(()))
@@ -52,8 +62,10 @@ class Router:
         """Have one variant answer piece by piece; shadows get no copy. Raises Refusal where it cannot."""
         route = self._choose(invocation)
         fleet, whose = self._fleets[route.fleet], f"variant {route.variant}"
-        async with streaming(fleet, invocation, whose, self._allowed_s(route, invocation)) as scored:
-            yield scored
+        with self._counting(route) as count:
+            async with streaming(fleet, invocation, whose, self._allowed_s(route, invocation)) as scored:
+                count(scored.status)
+                yield scored
 
     def _choose(self, invocation: Invocation) -> Route:
         wanted = next((value for name, value in invocation.headers if name == wire.TARGET_VARIANT), None)
@@ -64,12 +76,24 @@ class Router:
 
     async def _ask(self, route: Route, invocation: Invocation) -> Scored:
         """Ask a fleet. Serve itself asks another replica where the first cannot have seen the request."""
-        with telling(f"variant {route.variant}"):
+        with self._counting(route) as count, telling(f"variant {route.variant}"):
             async with asyncio.timeout(self._allowed_s(route, invocation)):
                 answer = await self._fleets[route.fleet].invoke(invocation)
-        if isinstance(answer, WireAnswer):
-            raise Refusal(answer)
+            if isinstance(answer, WireAnswer):
+                raise Refusal(answer)
+            count(answer.status)
         return answer
+
+    @contextmanager
+    def _counting(self, route: Route) -> Iterator[Callable[[int], None]]:
+        """Count how a fleet answers: with the status that the block says, or with a refusal."""
+        began_at = self._load.begin()
+        try:
+            yield lambda status: self._load.fleet_answered(route.fleet, began_at, status)
+        except Refusal as refusal:
+            status = refusal.answer.status
+            self._load.fleet_answered(route.fleet, began_at, status if status in BLAMES_REQUEST else 500)
+            raise
 
     def _allowed_s(self, route: Route, invocation: Invocation) -> float:
         return (invocation.timeout_s or route.timeout_s) + REPLICA_WAIT_S

@@ -11,6 +11,7 @@ from ray.serve.handle import DeploymentHandle
 
 from raymaker.actors.reports import EndpointReporter
 from raymaker.actors.site import Site
+from raymaker.serving.activity import Load
 from raymaker.serving.async_queue import InvocationQueue
 from raymaker.serving.fleet_handle import ServeFleet
 from raymaker.serving.front import Front
@@ -45,7 +46,8 @@ class RouterReplica:
         self._reporter = reporter
         self._herald = Herald()
         self._mirror = Mirror(self._keep)
-        self._router = Router(lambda fleet: ServeFleet(fleets[fleet]), self._mirror)
+        self._load = Load()
+        self._router = Router(lambda fleet: ServeFleet(fleets[fleet]), self._mirror, self._load)
         self._told: dict[str, str] = {}
         self._front: Front | None = None
 
@@ -61,6 +63,7 @@ class RouterReplica:
             tell=self._tell,
             report=lambda activity: self._herald.tell(lambda: self._reporter.activity(activity)),
             replica_id=serve.get_replica_context().replica_id.unique_id,
+            load=self._load,
         )
         return self._front.app
 

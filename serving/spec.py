@@ -149,11 +149,15 @@ class EndpointSpec:
     """None: nothing is captured."""
     asynchronous: AsyncSpec | None = None
     """None: there are no asynchronous invocations."""
+    is_routed: bool = False
+    """Whether the front is a router in any case."""
+    step: int | None = None
+    """The step that a rollout is at which takes its time: the front is watched. Each step has a front of its own."""
 
     @property
     def is_simple(self) -> bool:
         """Whether the front's own replicas hold the containers: there is nothing to choose from."""
-        return len(self.variants) == 1 and not self.shadows and not self.variants[0].parts
+        return not self.is_routed and len(self.variants) == 1 and not self.shadows and not self.variants[0].parts
 
     @property
     def fleets(self) -> tuple[VariantSpec, ...]:

@@ -93,5 +93,21 @@ def traffic_of(spec: EndpointSpec) -> TrafficTable:
     )
 
 
+def traffic_between(new: EndpointSpec, old: EndpointSpec, share: float) -> TrafficTable:
+    """The table while one deployment takes over from another: `share` of the requests goes to the new one's variants.
+
+    Whoever asks for a variant by name is split in the same way where both have it. Shadows stay the old one's until all
+    traffic is the new one's.
+    """
+    after, before = traffic_of(new), traffic_of(old)
+    routes = (*_scaled(after.routes, share), *_scaled(before.routes, 1 - share))
+    return TrafficTable(routes, after.shadows if share >= 1 else before.shadows)
+
+
+def _scaled(routes: Sequence[Route], share: float) -> list[Route]:
+    whole = sum(route.weight for route in routes) or 1.0
+    return [dataclasses.replace(route, weight=share * route.weight / whole) for route in routes]
+
+
 def _route(spec: EndpointSpec, variant: VariantSpec, weight: float) -> Route:
     return Route(variant.name, spec.fleet_name(variant), weight, variant.scoring.invocation_timeout_s)

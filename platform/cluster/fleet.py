@@ -92,9 +92,9 @@ class RayFleet:
         """Tell what each endpoint looks like from outside."""
         return serving_endpoint.observe(names)
 
-    def deploy(self, spec: EndpointSpec, beside: Sequence[EndpointSpec]) -> None:
+    def deploy(self, spec: EndpointSpec, beside: Sequence[EndpointSpec], *, share: float) -> None:
         """Make an endpoint be as the spec says, with other revisions' fleets beside it."""
-        serving_endpoint.deploy(spec, self._site, ControlReporter(), ControlReporter(), beside)
+        serving_endpoint.deploy(spec, self._site, ControlReporter(), ControlReporter(), beside, share=share)
 
     def remove_endpoint(self, name: str) -> None:
         """Take an endpoint away."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, RowMapping, delete, select
 
-from raymaker.actors.reports import Activity, Latency
+from raymaker.actors.reports import Activity, FleetSignals, Latency
 from raymaker.platform.database.engine import Database
 from raymaker.platform.database.schema import endpoint_activity as table
 
@@ -25,12 +25,15 @@ def record_activity(database: Database, activity: Activity) -> None:
 def activities(connection: Connection, endpoint_name: str) -> list[Activity]:
     """Read what the replicas of an endpoint said last."""
     rows = connection.execute(select(table).where(table.c.endpoint_name == endpoint_name)).mappings()
-    return [
-        Activity(**{**row, "latencies": {name: Latency(**each) for name, each in row["latencies"].items()}})
-        for row in rows
-    ]
+    return [_from_row(row) for row in rows]
 
 
 def delete_activity(connection: Connection, endpoint_name: str) -> None:
     """Forget what the replicas of an endpoint said: they are gone."""
     connection.execute(delete(table).where(table.c.endpoint_name == endpoint_name))
+
+
+def _from_row(row: RowMapping) -> Activity:
+    latencies = {name: Latency(**each) for name, each in row["latencies"].items()}
+    fleets = {name: FleetSignals(**each) for name, each in row["fleets"].items()}
+    return Activity(**{**row, "latencies": latencies, "fleets": fleets})

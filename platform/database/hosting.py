@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, Table, delete, or_, select, update
 
 from raymaker.actors.spec import SourceSpec
-from raymaker.platform import sleep, transitions
+from raymaker.platform import rollout, sleep, transitions
 from raymaker.platform.database.activity import delete_activity
 from raymaker.platform.database.engine import Database
 from raymaker.platform.database.events import delete_events, insert_event
@@ -30,6 +30,7 @@ from raymaker.platform.records import (
     ModelRecord,
     ResolvedContainer,
     ResolvedVariant,
+    Rollout,
     RolloutStage,
     SleepStage,
 )
@@ -132,6 +133,8 @@ def move_endpoint(connection: Connection, name: str, move: Move) -> EndpointReco
         return record
     if moved.status is not record.status:
         insert_event(connection, _event_of(moved))
+    if (news := rollout.describe(moved)) is not None and news != rollout.describe(record):
+        insert_event(connection, EventRecord(moved.arn, moved.modified_at, "Rollout", news, moved.generation))
     return save_endpoint(connection, moved)
 
 
@@ -166,12 +169,6 @@ def endpoint_healthy(
 
     with database.transaction() as connection:
         return move_endpoint(connection, name, move)
-
-
-def fleets_ready(database: Database, name: str, generation: int, now: float) -> EndpointRecord:
-    """Take the news that a generation's fleets are up, and return the endpoint as it goes on."""
-    with database.transaction() as connection:
-        return move_endpoint(connection, name, lambda record: transitions.fleets_ready(record, generation, now))
 
 
 def endpoint_failed(database: Database, name: str, generation: int, reason: str, now: float) -> EndpointRecord:
@@ -218,7 +215,8 @@ def _from_row(row: RowMapping) -> EndpointRecord:
         "stage": stage,
         "sleep": SleepStage(row["sleep"]) if row["sleep"] is not None else None,
     }
-    return EndpointRecord(**{**row, **deployments, **states})
+    progress = {"rollout": Rollout(**row["rollout"]) if row["rollout"] is not None else None}
+    return EndpointRecord(**{**row, **deployments, **states, **progress})
 
 
 def _deployment(value: dict[str, Any] | None) -> Deployment | None:

@@ -97,6 +97,8 @@ endpoints = Table(
     Column("wanted_counts", JSON, nullable=False),
     Column("desired", JSON, nullable=False),
     Column("deployed", JSON(none_as_null=True)),
+    Column("deployment_config", JSON(none_as_null=True)),
+    Column("rollout", JSON(none_as_null=True)),
     Index("ix_endpoints_created", "created_at", "name"),
     Index("ix_endpoints_status", "status", "created_at", "name"),
 )
@@ -110,6 +112,7 @@ endpoint_activity = Table(
     Column("pending_count", Integer, nullable=False),
     Column("last_request_at", Double, nullable=False),
     Column("latencies", JSON, nullable=False),
+    Column("fleets", JSON, nullable=False),
     PrimaryKeyConstraint("endpoint_name", "replica_id"),
 )
 

@@ -5,6 +5,7 @@ How variants are described and changed stands in `variants.py`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection
@@ -15,11 +16,12 @@ from raymaker.platform.database.activity import activities
 from raymaker.platform.database.tags import put_tags
 from raymaker.platform.errors import ValidationException
 from raymaker.platform.hosting_specs import is_capturing
-from raymaker.platform.operations.checks import read_listing, read_tags, refuse_fields
+from raymaker.platform.operations.checks import read_listing, read_tags
 from raymaker.platform.operations.endpoint_configs import find_endpoint_config
 from raymaker.platform.operations.models import find_called, find_model, find_origins
 from raymaker.platform.operations.naming import ENDPOINT, already_exists, as_time, make_arn, not_found
 from raymaker.platform.operations.registry import Answer, Context, Request, operation
+from raymaker.platform.operations.rollout_checks import check_deployment_config, describe_progress, is_pending
 from raymaker.platform.operations.signals import describe_load, describe_variant
 from raymaker.platform.operations.variants import (
     describe_fleets,
@@ -36,19 +38,16 @@ from raymaker.platform.records import (
 )
 from raymaker.platform.specs import resolve_variant
 
-_HONOURED_NOWHERE = {
-    "DeploymentConfig": "a new fleet comes up beside the old one, takes over at once and is undone when it fails",
-}
-
 
 @operation("CreateEndpoint")
 def create_endpoint(context: Context, request: Request) -> Answer:
     """Accept an endpoint: durable when this answers; DescribeEndpoint tells when it serves."""
-    refuse_fields(request, _HONOURED_NOWHERE)
     tags = read_tags(request)
     with context.database.transaction() as connection:
         config = find_endpoint_config(context, connection, request["EndpointConfigName"])
-        record = insert_endpoint(context, connection, request["EndpointName"], resolve(context, connection, config))
+        desired, policy = resolve(context, connection, config), request.get("DeploymentConfig")
+        check_deployment_config(policy, desired)
+        record = insert_endpoint(context, connection, request["EndpointName"], desired, policy)
         put_tags(connection, record.arn, tags)
     context.cluster.wake()
     return {"EndpointArn": record.arn}
@@ -70,14 +69,15 @@ def describe_endpoint(context: Context, request: Request) -> Answer:
         "FailureReason": record.failure_reason,
         "DataCaptureConfig": _describe_capture(deployed),
         "AsyncInferenceConfig": deployed.async_inference,
+        "LastDeploymentConfig": record.deployment_config,
     }
     for variant in (*answer["ProductionVariants"], *answer.get("ShadowProductionVariants", [])):
         variant.update(describe_variant(variant["VariantName"], told, now))
-    if record.status is EndpointStatus.UPDATING and record.desired.revision != deployed.revision:
+    if is_pending(record, deployed):
         answer["PendingDeploymentSummary"] = {
             "EndpointConfigName": record.desired.config_name,
-            **describe_pending(record.desired),
-            "StartTime": as_time(record.modified_at),
+            **describe_pending(record.desired, describe_progress(record)),
+            "StartTime": as_time(record.rollout.began_at if record.rollout is not None else record.modified_at),
         }
     return answer
 
@@ -93,14 +93,15 @@ def list_endpoints(context: Context, request: Request) -> Answer:
 @operation("UpdateEndpoint")
 def update_endpoint(context: Context, request: Request) -> Answer:
     """Accept another configuration for an endpoint, which goes on serving meanwhile."""
-    refuse_fields(request, _HONOURED_NOWHERE)
     with context.database.transaction() as connection:
         config = find_endpoint_config(context, connection, request["EndpointConfigName"])
         desired = resolve(context, connection, config)
+        running = hosting.find_endpoint(connection, request["EndpointName"], lock=True)
         if request.get("RetainAllVariantProperties"):
-            running = hosting.find_endpoint(connection, request["EndpointName"], lock=True)
             desired = retain_properties(desired, running.deployed if running else None, _excluded(request))
-        record = move_to(context, connection, request["EndpointName"], desired)
+        policy = _read_policy(request, running)
+        check_deployment_config(policy, desired)
+        record = move_to(context, connection, request["EndpointName"], desired, policy)
     context.cluster.wake()
     return {"EndpointArn": record.arn}
 
@@ -149,19 +150,23 @@ def resolve(context: Context, connection: Connection, config: EndpointConfigReco
     )
 
 
-def insert_endpoint(context: Context, connection: Connection, name: str, desired: Deployment) -> EndpointRecord:
+def insert_endpoint(
+    context: Context, connection: Connection, name: str, desired: Deployment, policy: Mapping[str, Any] | None = None
+) -> EndpointRecord:
     """Write a new endpoint. Raises ValidationException where the name is taken."""
-    arn = make_arn(context, ENDPOINT, name)
-    record = transitions.create_endpoint(name, arn, context.account, desired, context.now())
+    arn, now = make_arn(context, ENDPOINT, name), context.now()
+    record = transitions.create_endpoint(name, arn, context.account, desired, now, deployment_config=policy)
     if not hosting.insert_endpoint(connection, record):
         raise already_exists(context, ENDPOINT, name)
     return record
 
 
-def move_to(context: Context, connection: Connection, name: str, desired: Deployment) -> EndpointRecord:
+def move_to(
+    context: Context, connection: Connection, name: str, desired: Deployment, policy: Mapping[str, Any] | None = None
+) -> EndpointRecord:
     """Ask an endpoint for another deployment. Raises ValidationException where it is busy or not there."""
     now = context.now()
-    return _move(context, connection, name, lambda record: transitions.update_endpoint(record, desired, now))
+    return _move(context, connection, name, lambda record: transitions.update_endpoint(record, desired, now, policy))
 
 
 def _move(context: Context, connection: Connection, name: str, move: hosting.Move) -> EndpointRecord:
@@ -172,6 +177,16 @@ def _move(context: Context, connection: Connection, name: str, move: hosting.Mov
     except transitions.IllegalMove as error:
         arn = make_arn(context, ENDPOINT, name)
         raise ValidationException(f'Cannot update in-progress endpoint "{arn}": {error}. Wait for its end') from error
+
+
+def _read_policy(request: Request, running: EndpointRecord | None) -> Mapping[str, Any] | None:
+    """How the new deployment is to take over: as is asked for, or as the last one did."""
+    asked: Mapping[str, Any] | None = request.get("DeploymentConfig")
+    if not request.get("RetainDeploymentConfig"):
+        return asked
+    if asked is not None:
+        raise ValidationException("RetainDeploymentConfig does not go with a DeploymentConfig: leave one of them out")
+    return running.deployment_config if running is not None else None
 
 
 def _excluded(request: Request) -> set[str]:

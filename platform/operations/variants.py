@@ -27,9 +27,11 @@ def describe_fleets(record: EndpointRecord) -> dict[str, Any]:
     )
 
 
-def describe_pending(desired: Deployment) -> dict[str, Any]:
-    """Tell of variants that are coming up."""
-    return _by_kind(*([_describe(each, each, None) for each in fleet] for fleet in (desired.variants, desired.shadows)))
+def describe_pending(desired: Deployment, progress: list[dict[str, Any]]) -> dict[str, Any]:
+    """Tell of variants that are coming up, and how far they are."""
+    shown = {"VariantStatus": progress} if progress else {}
+    fleets = (desired.variants, desired.shadows)
+    return _by_kind(*([_describe(each, each, None) | shown for each in fleet] for fleet in fleets))
 
 
 def read_changes(desired: Deployment, request: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -5,110 +5,15 @@ from __future__ import annotations
 import io
 import subprocess
 import tarfile
-import threading
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, Self
 
-import docker
 import pytest
 from botocore.exceptions import ClientError
 
 from support.faults import eventually
-from support.jobs import ROLE, Jobs, fresh_name
+from support.hosting import Hosting, Traffic
+from support.jobs import Jobs, fresh_name
 from support.platform import Platform
 from support.s3 import ObjectStore
-
-
-@dataclass
-class Hosting:
-    """What a test does with endpoints."""
-
-    sagemaker: Any
-    runtime: Any
-    engine: docker.DockerClient
-    image: str
-    made: list[str] = field(default_factory=list)
-
-    def config(self, environment: dict[str, str], *, model_uri: str | None = None, **variant: Any) -> str:
-        """Make a model and a configuration of one variant, both of the returned name."""
-        name = fresh_name("config")
-        container: dict[str, Any] = {"Image": self.image, "Environment": environment}
-        if model_uri is not None:
-            container["ModelDataUrl"] = model_uri
-        self.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=ROLE)
-        chosen = {
-            "VariantName": "AllTraffic",
-            "ModelName": name,
-            "InitialInstanceCount": 1,
-            "InstanceType": "local",
-            **variant,
-        }
-        self.sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[chosen])
-        return name
-
-    def split(self, shadows: dict[str, float], **weights: float) -> str:
-        """Make a configuration of variants, each of which says its own name, and shadows; and a model for each."""
-        made = {variant: self.config({"SAY": variant}) for variant in (*weights, *shadows)}
-
-        def variants(of: dict[str, float]) -> list[dict[str, Any]]:
-            return [
-                {
-                    "VariantName": variant,
-                    "ModelName": made[variant],
-                    "InitialInstanceCount": 1,
-                    "InstanceType": "local",
-                    "InitialVariantWeight": weight,
-                }
-                for variant, weight in of.items()
-            ]
-
-        name = fresh_name("split")
-        self.sagemaker.create_endpoint_config(
-            EndpointConfigName=name, ProductionVariants=variants(weights), ShadowProductionVariants=variants(shadows)
-        )
-        return name
-
-    def create(self, config: str) -> str:
-        name = fresh_name("endpoint")
-        self.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=config)
-        self.made.append(name)
-        return name
-
-    def settle(self, name: str, timeout_s: float = 120.0) -> dict[str, Any]:
-        """Wait until nothing is under way for the endpoint, and describe it."""
-        busy = {"Creating", "Updating", "RollingBack"}
-        return eventually(
-            lambda: found if (found := self.describe(name))["EndpointStatus"] not in busy else None,
-            f"{name} settles",
-            timeout_s,
-        )
-
-    def describe(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.sagemaker.describe_endpoint(EndpointName=name)
-        return found
-
-    def invoke(self, name: str, body: bytes, **options: Any) -> dict[str, Any]:
-        answer: dict[str, Any] = self.runtime.invoke_endpoint(EndpointName=name, Body=body, **options)
-        return {**answer, "Body": answer["Body"].read()}
-
-    def containers(self, name: str) -> list[Any]:
-        return [c for c in self.engine.containers.list(all=True, ignore_removed=True) if f"-scoring-{name}-" in c.name]
-
-
-@pytest.fixture
-def hosting(platform: Platform, engine: docker.DockerClient, steps_image: str) -> Iterator[Hosting]:
-    sagemaker, runtime = platform.client("sagemaker"), platform.client("sagemaker-runtime")
-    made = Hosting(sagemaker, runtime, engine, steps_image)
-    yield made
-    for name in made.made:
-        sagemaker.delete_endpoint(EndpointName=name)
-    for name in made.made:
-        sagemaker.get_waiter("endpoint_deleted").wait(EndpointName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
-        eventually(lambda name=name: not made.containers(name), f"no container of {name} is left", 40)
-    sagemaker.close()
-    runtime.close()
 
 
 def test_a_trained_model_is_served_with_its_own_image(platform: Platform, jobs: Jobs, hosting: Hosting) -> None:
@@ -256,40 +161,3 @@ def answers(hosting: Hosting, name: str) -> bool:
         return hosting.invoke(name, b"x")["Body"].startswith(b"alive")
     except ClientError:
         return False
-
-
-class Traffic:
-    """Requests to an endpoint, one after another, for as long as the block lasts."""
-
-    def __init__(self, hosting: Hosting, name: str) -> None:
-        self._hosting = hosting
-        self._name = name
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self.failures: list[str] = []
-        self.answers: list[str] = []
-        self.count = 0
-        self.last = b""
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def count_answers(self, least: int) -> Counter[str]:
-        """Wait for this many more answers, and count who gave them."""
-        began = len(self.answers) + 1
-        eventually(lambda: len(self.answers) >= began + least, f"{least} more answers")
-        return Counter(self.answers[began:])
-
-    def _run(self) -> None:
-        while not self._over.wait(0.02):
-            self.count += 1
-            try:
-                self.last = self._hosting.invoke(self._name, b"x")["Body"]
-                self.answers.append(self.last.decode().partition("=")[0])
-            except Exception as error:
-                self.failures.append(repr(error))

@@ -33,7 +33,7 @@ exit "$(value exit_code | grep . || echo 0)"
 """
 
 SERVE = r"""#!/usr/bin/env python3
-import http.server, os, signal, sys
+import http.server, os, signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -50,7 +50,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         model = open("/opt/ml/model/steps").read().strip() if os.path.exists("/opt/ml/model/steps") else "none"
         said = os.environ.get("SAY", "model")
-        self.answer(500 if body == b"fail" else 200, f"{said}={model} got=".encode() + body)
+        time.sleep(float(os.environ.get("TAKES_S", "0")))
+        self.answer(500 if body == b"fail" or os.environ.get("FAILS") else 200, f"{said}={model} got=".encode() + body)
 print("serving", flush=True)
 port = int(os.environ.get("SAGEMAKER_BIND_TO_PORT", "8080"))
 http.server.ThreadingHTTPServer(("0.0.0.0", port), Handler).serve_forever()

@@ -64,7 +64,8 @@ class FakeFleet:
         missing = EndpointObservation(EndpointState.MISSING)
         return {name: self.seen.get(name, missing) for name in names}
 
-    def deploy(self, spec: EndpointSpec, beside: Sequence[EndpointSpec]) -> None:
+    def deploy(self, spec: EndpointSpec, beside: Sequence[EndpointSpec], *, share: float) -> None:
+        self.share = share
         self.beside = [other.config_name for other in beside]
         if self.refusal is not None:
             raise self.refusal

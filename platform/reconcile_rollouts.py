@@ -1,0 +1,79 @@
+"""The part of the reconciler that follows a rollout: from step to step, and back where something is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from raymaker.platform import rollout
+from raymaker.platform.database import events, hosting
+from raymaker.platform.database.activity import activities
+from raymaker.platform.database.engine import Database
+from raymaker.platform.records import EndpointRecord, RolloutStage
+from raymaker.serving.activity import WINDOW_S
+from raymaker.serving.endpoint import EndpointObservation, EndpointState
+from raymaker.serving.spec import EndpointSpec
+
+
+class RolloutReconciler:
+    """Looks at one update at a time."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def trouble(
+        self, endpoint: EndpointRecord, spec: EndpointSpec, seen: EndpointObservation, now: float
+    ) -> str | None:
+        """Say why an update must be undone, None where all is well. `spec` is of what takes over."""
+        if (overdue := rollout.is_overdue(endpoint, now)) is not None:
+            return overdue
+        if rollout.front_step(endpoint) is None:
+            return None
+        return (
+            events.last_replica_failure(self._database, endpoint.arn, endpoint.generation)
+            or _missing(spec, seen)
+            or self._alarm(endpoint, frozenset(map(spec.fleet_name, spec.variants)), now)
+        )
+
+    def go_on(self, endpoint: EndpointRecord, now: float) -> bool:
+        """Bring the update of a healthy endpoint further. False where only its end is left, or there is none."""
+        name, generation = endpoint.name, endpoint.generation
+        match endpoint.stage:
+            case RolloutStage.PREPARING:
+                self._move(name, lambda record: rollout.fleets_ready(record, generation, now))
+            case RolloutStage.RETURNING:
+                self._move(name, lambda record: rollout.returned(record, generation, now))
+            case RolloutStage.SHIFTING if rollout.front_step(endpoint) is not None:
+                moved = self._move(name, lambda record: rollout.go_on(record, generation, now))
+                return moved != endpoint or not rollout.has_waited(endpoint, now)
+            case _:
+                return False
+        return True
+
+    def _alarm(self, endpoint: EndpointRecord, fleets: Collection[str], now: float) -> str | None:
+        """Say which alarm fires."""
+        alarms = rollout.plan_for(endpoint).alarms
+        if not alarms:
+            return None
+        with self._database.reading() as connection:
+            told = activities(connection, endpoint.name)
+        signals = [
+            answered
+            for each in told
+            if now - each.time <= WINDOW_S
+            for fleet, answered in each.fleets.items()
+            if fleet in fleets
+        ]
+        return next((reason for alarm in alarms if (reason := alarm.reason(signals)) is not None), None)
+
+    def _move(self, name: str, move: hosting.Move) -> EndpointRecord:
+        with self._database.transaction() as connection:
+            return hosting.move_endpoint(connection, name, move)
+
+
+def _missing(spec: EndpointSpec, seen: EndpointObservation) -> str | None:
+    """Say that replicas that take over have failed."""
+    if seen.state is not EndpointState.UNHEALTHY:
+        return None
+    names = map(spec.fleet_name, spec.fleets)
+    short = [name for name in names if seen.running_counts.get(name, 0) < seen.wanted_counts.get(name, 0)]
+    return f"replicas of {', '.join(short)} failed: {seen.message}" if short else None
