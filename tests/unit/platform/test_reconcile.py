@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from raymaker.actors.errors import ImageError
-from raymaker.actors.reports import JobReport, Outcome
+from raymaker.actors.reports import Activity, FleetSignals, JobReport, Outcome
 from raymaker.actors.spec import Resources, TrainingSpec
 from raymaker.platform import transitions
 from raymaker.platform.catalogue import load_catalogue
 from raymaker.platform.database import events, hosting, training
+from raymaker.platform.database.activity import record_activity
 from raymaker.platform.database.engine import Database
+from raymaker.platform.database.events import record_endpoint_event
 from raymaker.platform.reconcile import Reconciler
 from raymaker.platform.records import (
     Deployment,
@@ -43,6 +45,7 @@ class FakeFleet:
         self.stopped: list[tuple[str, int]] = []
         self.deployed: list[EndpointSpec] = []
         self.beside: list[str] = []
+        self.share = 1.0
         self.removed: list[str] = []
         self.seen: dict[str, EndpointObservation] = {}
         self.refusal: Exception | None = None
@@ -109,10 +112,12 @@ class World:
         with self.database.reading() as connection:
             return hosting.find_endpoint(connection, name)
 
-    def update_endpoint(self, name: str, config: str, *variants: str) -> None:
+    def update_endpoint(self, name: str, config: str, *variants: str, policy: Mapping[str, Any] | None = None) -> None:
         desired = deployment(config, *variants)
         with self.database.transaction() as connection:
-            hosting.move_endpoint(connection, name, lambda record: transitions.update_endpoint(record, desired, NOW))
+            hosting.move_endpoint(
+                connection, name, lambda record: transitions.update_endpoint(record, desired, NOW, policy)
+            )
 
     def status(self, name: str) -> EndpointStatus:
         found = self.endpoint(name)
@@ -371,6 +376,109 @@ def test_variants_that_do_not_come_up_leave_the_old_front_as_it_was(world: World
     reconciler.step(NOW)
     last = world.fleet.deployed[-1]
     assert (last.config_name, last.revision, world.fleet.beside) == ("first", 1, [])
+
+
+ROUTING = {"Type": "CANARY", "CanarySize": {"Type": "CAPACITY_PERCENT", "Value": 10}, "WaitIntervalInSeconds": 60}
+CANARY = {
+    "BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": ROUTING, "MaximumExecutionTimeoutInSeconds": 600},
+    "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "5XXErrorRate > 0.1"}]},
+}
+NEW_FLEET = "AllTraffic@2"
+
+
+def begin_canary(world: World) -> Reconciler:
+    """An update whose first step's traffic flows."""
+    reconciler = serve_first(world)
+    world.update_endpoint("e", "new", policy=CANARY)
+    for _ in range(2):
+        reconciler.step(NOW)
+        world.fleet.become("e", EndpointState.HEALTHY, running=["front", "AllTraffic@1", NEW_FLEET])
+        reconciler.step(NOW)
+    return reconciler
+
+
+def deployed(world: World) -> tuple[str, list[str], float, int | None]:
+    last = world.fleet.deployed[-1]
+    return last.config_name, world.fleet.beside, world.fleet.share, last.step
+
+
+def test_a_canary_gets_its_share_then_all_and_only_then_the_old_fleet_goes(world: World) -> None:
+    reconciler = begin_canary(world)
+    assert [spec.is_simple for spec in world.fleet.deployed] == [True, True, False]
+    assert deployed(world) == ("new", ["first"], 0.1, 0)
+    reconciler.step(NOW + 59)
+    world.reconciler().step(NOW + 59)  # another process takes over
+    assert deployed(world) == ("new", ["first"], 0.1, 0)
+    world.fleet.become("e", EndpointState.HEALTHY)
+    reconciler.step(NOW + 60)
+    reconciler.step(NOW + 60)
+    assert deployed(world) == ("new", ["first"], 1.0, 1)
+    world.fleet.become("e", EndpointState.HEALTHY)
+    reconciler.step(NOW + 70)
+    reconciler.step(NOW + 130)
+    assert world.status("e") is EndpointStatus.IN_SERVICE
+    reconciler.step(NOW + 131)
+    assert deployed(world) == ("new", [], 1.0, None)
+
+
+def answers(fleet: str, server_errors: int, at: float) -> Activity:
+    return Activity("e", "r", at, 0, at, fleets={fleet: FleetSignals(20, 0, server_errors, 0.1, 0.1)})
+
+
+def replica_fails(world: World, now: float) -> None:
+    record_endpoint_event(world.database, "e", 2, "the container ended", failed=True, now=now)
+
+
+def replicas_are_missing(world: World, now: float) -> None:
+    world.fleet.seen["e"] = EndpointObservation(
+        EndpointState.UNHEALTHY, {"front": 1, "AllTraffic@1": 1}, {"front": 1, "AllTraffic@1": 1, NEW_FLEET: 1}, "died"
+    )
+
+
+def alarm_fires(world: World, now: float) -> None:
+    record_activity(world.database, answers(NEW_FLEET, 3, now))
+
+
+def too_long(world: World, now: float) -> None:
+    world.fleet.become("e", EndpointState.DEPLOYING)
+
+
+@pytest.mark.parametrize(
+    ("happens", "later", "reason"),
+    [
+        (replica_fails, 5, "the container ended"),
+        (replicas_are_missing, 5, f"replicas of {NEW_FLEET} failed: died"),
+        (alarm_fires, 5, "alarm 5XXErrorRate > 0.1 fired: 0.15"),
+        (too_long, 600, "MaximumExecutionTimeoutInSeconds"),
+    ],
+)
+def test_a_rollout_with_which_something_is_wrong_goes_back_by_itself(world, happens, later, reason):
+    reconciler = begin_canary(world)
+    happens(world, NOW + later)
+    reconciler.step(NOW + later)
+    found = world.endpoint("e")
+    assert found.status is EndpointStatus.ROLLING_BACK
+    assert reason in found.failure_reason
+    reconciler.step(NOW + later)
+    assert deployed(world) == ("first", ["new"], 1.0, None)
+    world.fleet.become("e", EndpointState.HEALTHY)
+    reconciler.step(NOW + later)
+    reconciler.step(NOW + later)
+    assert deployed(world) == ("first", [], 1.0, None)
+    world.fleet.become("e", EndpointState.HEALTHY, running=["front", "AllTraffic@1"])
+    reconciler.step(NOW + later)
+    found = world.endpoint("e")
+    assert (found.status, found.running_counts) == (EndpointStatus.IN_SERVICE, {"AllTraffic": 1})
+    assert reason in found.failure_reason
+
+
+def test_what_others_answered_or_long_ago_fires_no_alarm(world: World) -> None:
+    reconciler = begin_canary(world)
+    record_activity(world.database, answers("AllTraffic@1", 20, NOW + 50))
+    reconciler.step(NOW + 50)
+    record_activity(world.database, answers(NEW_FLEET, 20, NOW - 61))
+    reconciler.step(NOW)
+    assert world.status("e") is EndpointStatus.UPDATING
 
 
 def test_other_weights_make_nothing_anew(world: World) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from raymaker.actors.reports import Activity
+from raymaker.actors.reports import Activity, FleetSignals
 from raymaker.serving.activity import ActivityTeller, Load, report_period_s
 
 
@@ -33,6 +33,18 @@ def test_latencies_are_those_of_the_last_minute_by_variant() -> None:
     (found,) = load.latencies().items()
     assert (found[0], found[1].count) == ("a", 100)
     assert (found[1].p50_s, found[1].p99_s) == pytest.approx((0.5, 0.99))
+
+
+def test_fleets_are_told_of_with_what_went_wrong_in_the_last_minute() -> None:
+    clock = Clock()
+    load = Load(clock)
+    load.fleet_answered("a@1", load.begin(), 500)
+    clock.now += 61
+    for status in (200, 404, 500, 503):
+        load.fleet_answered("a@2", clock.now - 0.2, status)
+    said: list[Activity] = []
+    teller(load, lambda: 1, said, None).tell_once()
+    assert said[0].fleets == {"a@2": FleetSignals(4, 1, 2, pytest.approx(0.2), pytest.approx(0.2))}
 
 
 def test_one_that_may_sleep_tells_also_that_nothing_happened_and_any_other_only_what_is_new() -> None:

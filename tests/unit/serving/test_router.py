@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncGenerator, Awaitable
 from typing import Any
@@ -13,6 +14,7 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 
 from raymaker.serving import runtime_wire as wire
 from raymaker.serving import shadows as shadows_module
+from raymaker.serving.activity import Load
 from raymaker.serving.backend import Invocation, Scored, StreamBegins, StreamBreaks
 from raymaker.serving.errors import StreamBroken
 from raymaker.serving.router import Router
@@ -73,10 +75,17 @@ def route(variant: str, weight: float, timeout_s: float = 60.0) -> Route:
     return Route(variant, f"{variant}@1", weight, timeout_s)
 
 
-def router(fleets: FakeFleets, *, shadow: float | None = None, number: float = 0.5, timeout_s: float = 60.0) -> Router:
+def router(
+    fleets: FakeFleets,
+    *,
+    shadow: float | None = None,
+    number: float = 0.5,
+    timeout_s: float = 60.0,
+    load: Load | None = None,
+) -> Router:
     """A router that sends all to `a`, and draws the same number always."""
     mirror = Mirror(on_comparison=lambda seen: None)
-    made = Router(fleets.connect, mirror, draw=lambda: number)
+    made = Router(fleets.connect, mirror, load or Load(), draw=lambda: number)
     mirrored = (route("s", shadow),) if shadow is not None else ()
     made.set_table(TrafficTable((route("a", 1, timeout_s), route("b", 0)), mirrored))
     return made
@@ -237,3 +246,44 @@ def test_a_stream_that_cannot_begin_is_refused_and_one_that_breaks_off_says_so()
     fleets.answer_with("a@1", [StreamBegins(200, [], "a"), ActorUnavailableError("gone", b"0" * 16)])
     with pytest.raises(StreamBroken, match="the replica of variant a ended"):
         run(streamed(router(fleets)))
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (Scored(200, [], b"", "a"), (0, 0)),
+        (Scored(404, [], b"", "a"), (1, 0)),
+        (Scored(500, [], b"", "a"), (0, 1)),
+        (wire.invalid("no such model", status=404), (1, 0)),
+        (wire.too_large(5), (1, 0)),
+        (wire.model_failed("it died", ""), (0, 1)),
+        (wire.not_ready("starting"), (0, 1)),
+        (wire.overloaded("full"), (0, 1)),
+        (BackPressureError(1, 1), (0, 1)),
+    ],
+)
+def test_it_is_counted_how_each_fleet_answers(answer, expected):
+    fleets, load = FakeFleets(), Load()
+    fleets.answers["a@1"] = answer
+    asked = router(fleets, load=load)
+
+    async def story() -> None:
+        with contextlib.suppress(Refusal):
+            await asked.invoke(PLAIN)
+
+    run(story())
+    (found,) = load.fleets().items()
+    assert found[0] == "a@1"
+    assert (found[1].count, found[1].client_errors, found[1].server_errors) == (1, *expected)
+
+
+def test_streams_are_counted_as_they_begin():
+    fleets, load = FakeFleets(), Load()
+
+    async def story() -> None:
+        async with router(fleets, load=load).stream(PLAIN) as scored:
+            assert load.fleets()["a@1"].count == 1
+            assert [piece async for piece in scored.pieces] == [b"bo", b"dy"]
+
+    run(story())
+    assert (load.fleets()["a@1"].count, load.fleets()["a@1"].server_errors) == (1, 0)

@@ -6,7 +6,7 @@ import pytest
 
 from raymaker.actors.spec import InstanceType, Resources, ScoringSpec
 from raymaker.serving.spec import EndpointSpec, VariantSpec
-from raymaker.serving.variants import Route, Splitter, TrafficTable, traffic_of
+from raymaker.serving.variants import Route, Splitter, TrafficTable, traffic_between, traffic_of
 
 
 def table(*weights: float, shadows: tuple[float, ...] = ()) -> TrafficTable:
@@ -81,3 +81,31 @@ def test_an_endpoints_table_names_its_fleets_and_counts_shadows_against_the_vari
     made = traffic_of(spec)
     assert made.routes == (Route("a", "a@2", 3, 60.0), Route("b", "b@2", 1, 60.0))
     assert [(shadow.fleet, shadow.weight) for shadow in made.shadows] == [("s@2", 0.25), ("t@2", 1.0)]
+
+
+def endpoint(revision: int, weights: dict[str, float], shadows: dict[str, float] | None = None) -> EndpointSpec:
+    made = [tuple(variant(*each) for each in of.items()) for of in (weights, shadows or {})]
+    return EndpointSpec("e", "c", revision, made[0], made[1], revision=revision, is_routed=True)
+
+
+def test_a_share_of_the_traffic_goes_to_the_new_variants_whatever_their_weights_add_up_to():
+    table = traffic_between(endpoint(2, {"a": 3, "b": 1}), endpoint(1, {"a": 700}), 0.2)
+    weights = {route.fleet: route.weight for route in table.routes}
+    assert weights == pytest.approx({"a@2": 0.15, "b@2": 0.05, "a@1": 0.8})
+    split = Splitter(table)
+    hits = [split.choose(number / 1000).fleet for number in range(1000)]
+    assert [hits.count(fleet) for fleet in ("a@2", "b@2", "a@1")] == pytest.approx([150, 50, 800], abs=1)
+    wanted = [split.choose(number / 95, "a").fleet for number in range(95)]
+    assert wanted.count("a@2") == pytest.approx(15, abs=1), "who asks for a variant by name is split too"
+    assert split.choose(0.5, "b").fleet == "b@2"
+
+
+def test_shadows_stay_the_old_ones_until_all_traffic_has_moved():
+    new, old = endpoint(2, {"a": 1}, {"n": 1}), endpoint(1, {"a": 1}, {"o": 0.5})
+    assert [shadow.fleet for shadow in traffic_between(new, old, 0.5).shadows] == ["o@1"]
+    assert [shadow.fleet for shadow in traffic_between(new, old, 1.0).shadows] == ["n@2"]
+
+
+def test_a_deployment_whose_weights_are_all_0_takes_no_share():
+    split = Splitter(traffic_between(endpoint(2, {"a": 0}), endpoint(1, {"a": 1}), 0.5))
+    assert {split.choose(number / 10).fleet for number in range(10)} == {"a@1"}

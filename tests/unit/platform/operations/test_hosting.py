@@ -347,16 +347,6 @@ def test_an_update_of_what_is_not_there_is_refused(api):
         api("UpdateEndpoint", EndpointName="nobody", EndpointConfigName="c")
 
 
-def test_how_an_update_is_rolled_out_cannot_be_chosen(api):
-    create_model(api)
-    create_config(api)
-    policy = {
-        "RollingUpdatePolicy": {"MaximumBatchSize": {"Type": "INSTANCE_COUNT", "Value": 1}, "WaitIntervalInSeconds": 0}
-    }
-    with pytest.raises(ValidationException, match="DeploymentConfig is not supported"):
-        api("CreateEndpoint", EndpointName="e", EndpointConfigName="c", DeploymentConfig=policy)
-
-
 def test_a_model_without_an_image_takes_its_training_jobs(api):
     api.trained("job")
     for number, url in enumerate(("training-job://job", "s3://bucket/out/job/output/model.tar.gz")):
