@@ -26,13 +26,14 @@ if [ -n "$configuration" ]; then
         -e "s/^\( *http-request return status \)404 .*/\1503 default-errorfiles/" \
         "$configuration"
     # What has no live replica is sent to the application at /, the platform's own, which holds a request or says why not.
-    # Serve's fallback would hold it without bound, and for good where no replica ever comes.
+    # Serve's fallback would hold it without bound, and for good where no replica ever comes. Its name says the port: of a
+    # server that it knows by name haproxy keeps address and state across reloads, also where the platform has moved.
     root=$(sed -n 's/^ *acl is_\([^ ]*\) path \/$/\1/p' "$configuration")
     platform=$(sed -n "/^backend $root\$/,/^backend /s/^ *server [^ ]* \([^ ]*\) check.*/\1/p" "$configuration" | head -n 1)
     if [ -n "$platform" ]; then
         sed -i \
             -e "/^backend $root\$/,/^backend /{/ check backup\$/d;}" \
-            -e "s/^\( *server [^ ]* \)[^ ]* check backup\$/\1$platform check backup/" \
+            -e "s/^\( *server [^ ]*\) [^ ]* check backup\$/\1:${platform##*:} $platform check backup/" \
             "$configuration"
     fi
 fi

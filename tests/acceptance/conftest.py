@@ -16,7 +16,7 @@ from support.faults import eventually
 from support.gang_faults import GangFaults
 from support.gangs import Gangs, Lives, gangs_on
 from support.gate import Gate
-from support.hosting import Hosting
+from support.hosting import Hosting, hosting_on
 from support.platform import ROOT, Platform, running_platform
 from support.s3 import ObjectStore
 
@@ -50,16 +50,8 @@ def digits_image(engine: docker.DockerClient, base_image: str) -> Iterator[str]:
 
 @pytest.fixture
 def hosting(platform: Platform, engine: docker.DockerClient, steps_image: str) -> Iterator[Hosting]:
-    sagemaker, runtime = platform.client("sagemaker"), platform.client("sagemaker-runtime")
-    made = Hosting(sagemaker, runtime, engine, steps_image)
-    yield made
-    for name in made.made:
-        sagemaker.delete_endpoint(EndpointName=name)
-    for name in made.made:
-        sagemaker.get_waiter("endpoint_deleted").wait(EndpointName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
-        eventually(lambda name=name: not made.containers(name), f"no container of {name} is left", 40)
-    sagemaker.close()
-    runtime.close()
+    with hosting_on(platform, engine, steps_image) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -11,6 +13,7 @@ import docker
 
 from support.faults import eventually
 from support.jobs import ROLE, fresh_name
+from support.platform import Platform
 
 
 @dataclass
@@ -23,10 +26,12 @@ class Hosting:
     image: str
     made: list[str] = field(default_factory=list)
 
-    def config(self, environment: dict[str, str], *, model_uri: str | None = None, **variant: Any) -> str:
+    def config(
+        self, environment: dict[str, str], *, model_uri: str | None = None, image: str | None = None, **variant: Any
+    ) -> str:
         """Make a model and a configuration of one variant, both of the returned name."""
         name = fresh_name("config")
-        container: dict[str, Any] = {"Image": self.image, "Environment": environment}
+        container: dict[str, Any] = {"Image": image or self.image, "Environment": environment}
         if model_uri is not None:
             container["ModelDataUrl"] = model_uri
         self.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=ROLE)
@@ -57,9 +62,9 @@ class Hosting:
             ]
 
         name = fresh_name("split")
-        self.sagemaker.create_endpoint_config(
-            EndpointConfigName=name, ProductionVariants=variants(weights), ShadowProductionVariants=variants(shadows)
-        )
+        fleets = {"ProductionVariants": variants(weights), "ShadowProductionVariants": variants(shadows)}
+        given = {key: fleet for key, fleet in fleets.items() if fleet}
+        self.sagemaker.create_endpoint_config(EndpointConfigName=name, **given)
         return name
 
     def create(self, config: str) -> str:
@@ -89,26 +94,47 @@ class Hosting:
         return [c for c in self.engine.containers.list(all=True, ignore_removed=True) if f"-scoring-{name}-" in c.name]
 
 
-class Traffic:
-    """Requests to an endpoint, one after another, for as long as the block lasts."""
+@contextmanager
+def hosting_on(platform: Platform, engine: docker.DockerClient, image: str) -> Iterator[Hosting]:
+    """What a test does with a platform's endpoints. What it made is gone after the block, containers and all."""
+    sagemaker, runtime = platform.client("sagemaker"), platform.client("sagemaker-runtime")
+    made = Hosting(sagemaker, runtime, engine, image)
+    yield made
+    for name in made.made:
+        sagemaker.delete_endpoint(EndpointName=name)
+    for name in made.made:
+        sagemaker.get_waiter("endpoint_deleted").wait(EndpointName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+        eventually(lambda name=name: not made.containers(name), f"no container of {name} is left", 40)  # type: ignore[misc]
+    sagemaker.close()
+    runtime.close()
 
-    def __init__(self, hosting: Hosting, name: str) -> None:
+
+class Traffic:
+    """Requests to an endpoint, one after another from each client, for as long as the block lasts."""
+
+    def __init__(self, hosting: Hosting, name: str, client_count: int = 1) -> None:
         self._hosting = hosting
         self._name = name
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        self._threads = [threading.Thread(target=self._run) for _ in range(client_count)]
         self.failures: list[str] = []
         self.answers: list[str] = []
-        self.count = 0
         self.last = b""
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
+
+    @property
+    def count(self) -> int:
+        """How many requests have ended, well or not."""
+        return len(self.answers) + len(self.failures)
 
     def count_answers(self, least: int) -> Counter[str]:
         """Wait for this many more answers, and count who gave them."""
@@ -118,7 +144,6 @@ class Traffic:
 
     def _run(self) -> None:
         while not self._over.wait(0.02):
-            self.count += 1
             try:
                 self.last = self._hosting.invoke(self._name, b"x")["Body"]
                 self.answers.append(self.last.decode().partition("=")[0])

@@ -248,7 +248,7 @@ def go_back_to_the_first_schema(connection: Connection) -> None:
     connection.execute(text("ALTER TABLE training_jobs DROP COLUMN start"))
     connection.execute(text("ALTER TABLE endpoints ADD COLUMN running_count INTEGER NOT NULL DEFAULT 2"))
     connection.execute(text("ALTER TABLE endpoints DROP COLUMN running_counts"))
-    for column in ("stage", "sleep", "wanted_counts"):
+    for column in ("stage", "sleep", "wanted_counts", "deployment_config", "rollout"):
         connection.execute(text(f"ALTER TABLE endpoints DROP COLUMN {column}"))
     connection.execute(update(endpoints).values(desired=old, deployed=old))
     connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
@@ -484,7 +484,14 @@ def test_an_endpoint_goes_its_way_and_is_gone_at_its_end(database):
     assert events.last_replica_failure(database, "arn:e", 2) == CLEAN
     assert events.last_replica_failure(database, "arn:e", 1) is None
     hosting.endpoint_gone(database, "e")
-    assert event_kinds(database, "arn:e") == ["Creating", "InService", "Updating", "ReplicaFailed", "RollingBack"]
+    assert event_kinds(database, "arn:e") == [
+        "Creating",
+        "InService",
+        "Updating",
+        "Rollout",
+        "ReplicaFailed",
+        "RollingBack",
+    ]
     with database.transaction() as connection:
         hosting.move_endpoint(connection, "e", lambda endpoint: transitions.delete_endpoint(endpoint, 5.0))
     hosting.endpoint_gone(database, "e")
