@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 MODEL_PATH = "/opt/ml/model"
 MODELS_PATH = "/opt/ml/models"
 """Where a multi-model container finds its models."""
+ADDITIONAL_PATH = "/opt/ml/additional-model-data-sources"
+"""Where a container finds more models beside its own, each in a folder of its channel's name."""
 PORT = 8080
 PING_TIMEOUT_S = 2.0
 STOP_GRACE_S = 30.0
@@ -39,14 +41,20 @@ OnLog = Callable[[Sequence[LogLine]], None]
 
 
 def fetch_model(store: ObjectStore, spec: ScoringSpec, folder: Path) -> None:
-    """Unpack the model to `folder`. Nothing to do where it lies in the image. Raises StorageError, ArchiveError.
+    """Unpack the model to `folder`, and additional ones beside that. Nothing to do where it lies in the image.
 
-    Of many models none is fetched before it is asked for.
+    Of many models none is fetched before it is asked for. Raises StorageError, ArchiveError.
     """
+    for channel, uri in spec.additional_models.items():
+        unpack(store, uri, _additional(folder) / channel)
     if spec.multi_model:
         folder.mkdir(parents=True, exist_ok=True)
     elif spec.model_uri is not None:
         unpack(store, spec.model_uri, folder)
+
+
+def _additional(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}-additional")
 
 
 def ping(address: Address) -> str | None:
@@ -148,7 +156,9 @@ class ScoringContainer:
         if spec.multi_model:
             environment["SAGEMAKER_MULTI_MODEL"] = "true"
         target = MODELS_PATH if spec.multi_model else MODEL_PATH
-        mounts = (Mount(str(self._folder), target, read_only=True),) if spec.model_uri is not None else ()
+        mounts = [Mount(str(self._folder), target, read_only=True)] if spec.model_uri is not None else []
+        if spec.additional_models:
+            mounts.append(Mount(str(_additional(self._folder)), ADDITIONAL_PATH, read_only=True))
         return ContainerSpec(
             name=self._name,
             command=("serve",),
@@ -156,7 +166,7 @@ class ScoringContainer:
             source_dir=self._algorithm.source_dir,
             entrypoint=spec.entrypoint,
             environment=environment,
-            mounts=mounts,
+            mounts=tuple(mounts),
             labels=self._labels,
             resources=spec.resources,
             network=spec.network,

@@ -230,3 +230,5 @@ class ScoringSpec:
     """Whether `model_uri` is a prefix of many models, which are fetched when they are asked for."""
     keeps_models: bool = True
     """Whether a multi-model container keeps a model that nobody asks for at this moment."""
+    additional_models: Mapping[str, str] = field(default_factory=dict)
+    """Where more models lie that the container finds beside its own, by their channels' names."""

@@ -201,6 +201,7 @@ class ResolvedContainer:
     hostname: str | None = None
     multi_model: bool = False
     keeps_models: bool = True
+    additional_models: Mapping[str, str] = field(default_factory=dict)
     """As `ScoringSpec` has them."""
 
 

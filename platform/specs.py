@@ -43,6 +43,8 @@ MULTI_MODEL = "MultiModel"
 """The mode of a container that serves many models."""
 
 Catalogue = Mapping[str, InstanceType]
+Origins = Mapping[str, TrainingJobRecord]
+"""The training jobs that stored model data, by the URIs that this was told by; those that are known here."""
 
 
 def training_spec(record: TrainingJobRecord, catalogue: Catalogue, settings: Settings) -> TrainingSpec:
@@ -110,17 +112,15 @@ def endpoint_spec(
     )
 
 
-def resolve_variant(
-    request: Mapping[str, Any], models: Sequence[tuple[ModelRecord, Sequence[TrainingJobRecord | None]]]
-) -> ResolvedVariant:
+def resolve_variant(request: Mapping[str, Any], models: Sequence[tuple[ModelRecord, Origins]]) -> ResolvedVariant:
     """Settle everything that a variant runs: of the first model, and of those that its graph calls by their names.
 
-    Each comes with the jobs that `resolve_containers` takes, whose errors are raised.
+    Each comes with the origins that `resolve_containers` takes, whose errors are raised.
     """
-    (model, jobs), *called = models
-    containers, graph = resolve_containers(model, jobs), model.request.get("InferenceGraph")
-    for other, origins in called:
-        (container,) = resolve_containers(other, origins)
+    (model, origins), *called = models
+    containers, graph = resolve_containers(model, origins), model.request.get("InferenceGraph")
+    for other, its_origins in called:
+        (container,) = resolve_containers(other, its_origins)
         containers = (*containers, dataclasses.replace(container, hostname=other.name))
     return ResolvedVariant(
         request=request,
@@ -133,15 +133,15 @@ def resolve_variant(
     )
 
 
-def resolve_containers(model: ModelRecord, jobs: Sequence[TrainingJobRecord | None]) -> tuple[ResolvedContainer, ...]:
-    """Settle what a model's containers run. `jobs` are those that the containers came from, where known.
+def resolve_containers(model: ModelRecord, origins: Origins) -> tuple[ResolvedContainer, ...]:
+    """Settle what a model's containers run.
 
     Raises ValidationException where the model is a job's that has none, or has no image and no job to take it from.
     """
     containers = model_containers(model.request)
     hostnames = container_hostnames(containers) if len(containers) > 1 else [None] * len(containers)
-    resolved = zip(containers, jobs, hostnames, strict=True)
-    return tuple(_resolve_container(model.name, *each) for each in resolved)
+    resolved = zip(containers, hostnames, strict=True)
+    return tuple(_resolve_container(model.name, container, origins, hostname) for container, hostname in resolved)
 
 
 def model_containers(request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -162,6 +162,12 @@ def model_data_uri(container: Mapping[str, Any]) -> str | None:
         uri: str = container["ModelDataSource"]["S3DataSource"]["S3Uri"]
         return uri
     return container.get("ModelDataUrl") or None
+
+
+def additional_sources(container: Mapping[str, Any]) -> dict[str, str]:
+    """Where the models lie that a container has beside its own, as it was told, by channel."""
+    sources = container.get("AdditionalModelDataSources", [])
+    return {source["ChannelName"]: source["S3DataSource"]["S3Uri"] for source in sources}
 
 
 def job_named_by(uri: str) -> str:
@@ -208,11 +214,10 @@ def is_isolated(request: Mapping[str, Any], settings: Settings) -> bool:
 
 
 def _resolve_container(
-    model_name: str, container: Mapping[str, Any], job: TrainingJobRecord | None, hostname: str | None
+    model_name: str, container: Mapping[str, Any], origins: Origins, hostname: str | None
 ) -> ResolvedContainer:
-    uri = model_data_uri(container)
-    if uri is not None and uri.startswith(JOB_SCHEME):
-        uri = _model_of(job, uri)
+    told = model_data_uri(container)
+    uri, job = _settle(told, origins) if told is not None else None, origins.get(told or "")
     image, source = container.get("Image"), None
     if image is None:
         if job is None:
@@ -229,6 +234,7 @@ def _resolve_container(
         hostname=hostname or container.get("ContainerHostname"),
         multi_model=container.get("Mode") == MULTI_MODEL,
         keeps_models=container.get("MultiModelConfig", {}).get("ModelCacheSetting", "Enabled") == "Enabled",
+        additional_models={name: _settle(each, origins) for name, each in additional_sources(container).items()},
     )
 
 
@@ -263,10 +269,15 @@ def _scoring_spec(
         max_body_bytes=request.get("MaxPayloadInBytes", settings.max_body_bytes),
         multi_model=container.multi_model,
         keeps_models=container.keeps_models,
+        additional_models=container.additional_models,
     )
 
 
-def _model_of(job: TrainingJobRecord | None, uri: str) -> str:
+def _settle(uri: str, origins: Origins) -> str:
+    """Where a model lies: as it was told, or where the job that it names has stored it."""
+    if not uri.startswith(JOB_SCHEME):
+        return uri
+    job = origins.get(uri)
     if job is None:
         raise ValidationException(f"ModelDataUrl {uri}: there is no training job {job_named_by(uri)}")
     if not job.has_model or job.model_uri is None:

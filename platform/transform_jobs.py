@@ -56,6 +56,7 @@ class TransformModel:
     source: SourceSpec | None = None
     model_uri: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    additional_models: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ def _spec(record: TransformJobRecord, instance_type: InstanceType, index: int, c
             image=model.image,
             source=model.source,
             model_uri=model.model_uri,
+            additional_models=model.additional_models,
             environment={**model.environment, **request.get("Environment", {})},
             resources=instance_type.resources,
         ),

@@ -18,18 +18,26 @@ from raymaker.platform.operations.inference_graphs import describe_drawing, mode
 from raymaker.platform.operations.naming import MODEL, TRAINING_JOB, already_exists, as_time, make_arn, not_found
 from raymaker.platform.operations.registry import Answer, Context, Request, operation
 from raymaker.platform.records import ModelRecord, TrainingJobRecord
-from raymaker.platform.specs import JOB_SCHEME, MULTI_MODEL, is_plain, job_named_by, model_containers, model_data_uri
+from raymaker.platform.specs import (
+    JOB_SCHEME,
+    MULTI_MODEL,
+    additional_sources,
+    is_plain,
+    job_named_by,
+    model_containers,
+    model_data_uri,
+)
 
-_ONE_MODEL = "a container serves one model for now; leave it out and give ModelDataUrl"
 _HONOURED_NOWHERE = {
     "ImageConfig.RepositoryAuthConfig": "registry credentials come from the docker configuration of the machine",
-    "AdditionalModelDataSources": _ONE_MODEL,
     "ModelPackageName": "there are no model packages; give Image and ModelDataUrl",
     "InferenceSpecificationName": "there are no model packages; give Image and ModelDataUrl",
-    "ModelDataSource.S3DataSource.HubAccessConfig": "there is no model hub; give the objects' own URI",
-    "ModelDataSource.S3DataSource.ManifestS3Uri": "give S3Uri",
-    "ModelDataSource.S3DataSource.ETag": "objects are not pinned; leave it out",
-    "ModelDataSource.S3DataSource.ManifestEtag": "objects are not pinned; leave it out",
+}
+_HONOURED_IN_NO_SOURCE = {
+    "HubAccessConfig": "there is no model hub; give the objects' own URI",
+    "ManifestS3Uri": "give S3Uri",
+    "ETag": "objects are not pinned; leave it out",
+    "ManifestEtag": "objects are not pinned; leave it out",
 }
 _FORMS = {("S3Prefix", "None"), ("S3Prefix", "Gzip"), ("S3Object", "Gzip")}
 
@@ -104,16 +112,18 @@ def find_called(context: Context, connection: Connection, request: Mapping[str, 
     return called
 
 
-def find_origins(connection: Connection, request: Mapping[str, Any]) -> list[TrainingJobRecord | None]:
-    """Find the training jobs that stored the data of a model's containers, each None where none known here did."""
-    return [find_origin(connection, container) for container in model_containers(request)]
+def find_origins(connection: Connection, request: Mapping[str, Any]) -> dict[str, TrainingJobRecord]:
+    """Find the training jobs that stored what a model's containers load, by the URIs that these were told."""
+    found = {uri: _find_origin(connection, uri) for container in model_containers(request) for uri in _uris(container)}
+    return {uri: job for uri, job in found.items() if job is not None}
 
 
-def find_origin(connection: Connection, container: Any) -> TrainingJobRecord | None:
-    """Find the training job that stored a container's model data, None where none known here did."""
-    uri = model_data_uri(container)
-    if uri is None:
-        return None
+def _uris(container: Mapping[str, Any]) -> list[str]:
+    own = model_data_uri(container)
+    return [*([own] if own is not None else []), *additional_sources(container).values()]
+
+
+def _find_origin(connection: Connection, uri: str) -> TrainingJobRecord | None:
     if uri.startswith(JOB_SCHEME):
         return training.find_training_job(connection, job_named_by(uri))
     return training.find_training_job_by_model(connection, uri)
@@ -157,7 +167,9 @@ def _check_container(container: Mapping[str, Any], path: str) -> None:
     if "ModelDataUrl" in container and "ModelDataSource" in container:
         raise ValidationException(f"{path} has both ModelDataUrl and ModelDataSource: give one")
     if "ModelDataSource" in container:
-        _check_data_source(container["ModelDataSource"], f"{path}.ModelDataSource")
+        _check_data_source(container["ModelDataSource"].get("S3DataSource"), f"{path}.ModelDataSource")
+    if "AdditionalModelDataSources" in container:
+        _check_additional(container, f"{path}.AdditionalModelDataSources")
     if "Image" not in container and model_data_uri(container) is None:
         raise ValidationException(f"{path} needs Image, or the ModelDataUrl of a training job whose image serves it")
 
@@ -170,25 +182,43 @@ def _check_multi_model(container: Mapping[str, Any], path: str) -> None:
         raise ValidationException(f"{path}.ModelDataUrl is missing: with Mode MultiModel all models lie below it")
 
 
-def _check_data_source(source: Request, path: str) -> None:
-    objects = source.get("S3DataSource")
+def _check_additional(container: Mapping[str, Any], path: str) -> None:
+    if container.get("Mode") == MULTI_MODEL:
+        raise ValidationException(f"{path} goes with one model and more, not with Mode MultiModel: leave it out")
+    seen: set[str] = set()
+    for number, source in enumerate(container["AdditionalModelDataSources"]):
+        name = source["ChannelName"]
+        if name in seen:
+            raise ValidationException(f"{path}[{number}].ChannelName {name} comes twice: give each a name of its own")
+        if name in {".", ".."}:
+            raise ValidationException(f"{path}[{number}].ChannelName {name} cannot name a folder: choose another")
+        seen.add(name)
+        _check_data_source(source["S3DataSource"], f"{path}[{number}]")
+
+
+def _check_data_source(objects: Mapping[str, Any] | None, path: str) -> None:
     if objects is None:
         raise ValidationException(f"{path} needs S3DataSource")
+    inner = f"{path}.S3DataSource"
+    for field, reason in _HONOURED_IN_NO_SOURCE.items():
+        if objects.get(field):
+            raise ValidationException(f"{inner}.{field} is not supported here: {reason}")
     form = (objects["S3DataType"], objects["CompressionType"])
     if form not in _FORMS:
         raise ValidationException(
-            f"{path}.S3DataSource: S3DataType {form[0]} with CompressionType {form[1]} is not supported: "
+            f"{inner}: S3DataType {form[0]} with CompressionType {form[1]} is not supported: "
             "use S3Prefix with None for a folder of files, S3Object with Gzip for an archive"
         )
 
 
 def _check_origin(context: Context, connection: Connection, container: Mapping[str, Any]) -> None:
     """See that the job a model is said to come from is there, and that some job gives the image where none is named."""
+    origins = {uri: _find_origin(connection, uri) for uri in _uris(container)}
+    for each, job in origins.items():
+        if each.startswith(JOB_SCHEME) and job is None:
+            raise not_found(context, TRAINING_JOB, job_named_by(each))
     uri = model_data_uri(container)
-    origin = find_origin(connection, container)
-    if uri is not None and uri.startswith(JOB_SCHEME) and origin is None:
-        raise not_found(context, TRAINING_JOB, job_named_by(uri))
-    if "Image" not in container and origin is None:
+    if "Image" not in container and origins.get(uri or "") is None:
         raise ValidationException(
             f"Image is missing, and no training job known here stored {uri}, whose image could be used: name an Image"
         )

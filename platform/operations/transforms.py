@@ -102,7 +102,9 @@ def _resolve_model(context: Context, connection: Connection, name: str) -> Trans
             f"ModelName: model {name} has several containers or many models: a transform job runs one of one"
         )
     (found,) = resolve_containers(model, find_origins(connection, model.request))
-    return TransformModel(found.image, found.source, found.model_uri, found.environment)
+    return TransformModel(
+        found.image, found.source, found.model_uri, found.environment, additional_models=found.additional_models
+    )
 
 
 def _describe(record: TransformJobRecord) -> Answer:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import tarfile
 import threading
 import time
 from collections.abc import Iterator
@@ -186,12 +187,21 @@ def test_a_model_that_crashes_its_container_is_told_so_and_the_next_request_is_s
     assert runtime.invoke_endpoint(EndpointName=echo, Body=b"after")["Body"].read() == b"after"
 
 
-def test_the_model_is_unpacked_where_training_wrote_it(cluster: ServeCluster, runtime: Any, tmp_path: Path) -> None:
-    (tmp_path / "weights.txt").write_text("1 2 3")
-    cluster.deploy(cluster.spec("with-model", model_uri=tmp_path.as_uri()))
+def test_the_model_is_unpacked_where_training_wrote_it_and_more_of_them_beside_it(
+    cluster: ServeCluster, runtime: Any, tmp_path: Path
+) -> None:
+    for number, name in enumerate(("own", "folder", "packed")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights.txt").write_text(f"{number} 2 3")
+    with tarfile.open(tmp_path / "packed.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "packed", ".")
+    more = {"a": (tmp_path / "folder").as_uri(), "b": (tmp_path / "packed.tar.gz").as_uri()}
+    cluster.deploy(cluster.spec("with-model", model_uri=(tmp_path / "own").as_uri(), additional_models=more))
     cluster.wait_for("with-model", EndpointState.HEALTHY)
-    answer = runtime.invoke_endpoint(EndpointName="with-model", Body=b"", CustomAttributes="model weights.txt")
-    assert answer["Body"].read() == b"1 2 3"
+    beside = "../additional-model-data-sources"
+    for number, name in enumerate(("weights.txt", f"{beside}/a/weights.txt", f"{beside}/b/weights.txt")):
+        answer = runtime.invoke_endpoint(EndpointName="with-model", Body=b"", CustomAttributes=f"model {name}")
+        assert answer["Body"].read() == f"{number} 2 3".encode()
     cluster.delete("with-model")
     cluster.wait_for("with-model", EndpointState.MISSING)
 

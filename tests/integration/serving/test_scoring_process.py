@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,12 @@ def test_source_code_serves_a_model_on_a_port_of_its_own(site: Site, tmp_path: P
     (code / "serve.py").write_bytes(SERVER.read_bytes())
     (code / "train.py").touch()
     (model / "weights.txt").write_text("1 2 3")
-    spec = ScoringSpec(source=SourceSpec(code.as_uri(), "train.py"), model_uri=model.as_uri(), startup_timeout_s=30)
+    spec = ScoringSpec(
+        source=SourceSpec(code.as_uri(), "train.py"),
+        model_uri=model.as_uri(),
+        startup_timeout_s=30,
+        additional_models={"again": model.as_uri()},
+    )
     runtime = ProcessRuntime(site.home)
     store = ObjectStore()
     fetch_model(store, spec, tmp_path / "model")
@@ -41,6 +47,12 @@ def test_source_code_serves_a_model_on_a_port_of_its_own(site: Site, tmp_path: P
         host, port = container.start()
         assert (host, port != 8080) == ("127.0.0.1", True)
         assert ping((host, port)) is None
+        for name in ("weights.txt", "../additional-model-data-sources/again/weights.txt"):
+            asked = urllib.request.Request(
+                f"http://{host}:{port}/invocations", b"", {"X-Amzn-SageMaker-Custom-Attributes": f"model {name}"}
+            )
+            with urllib.request.urlopen(asked) as answer:
+                assert answer.read() == b"1 2 3"
         container.stop()
         assert container.wait().startswith("exit code 0")
     finally:

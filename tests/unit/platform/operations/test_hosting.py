@@ -62,6 +62,27 @@ def container_of(api, name="e"):
     return container
 
 
+def more(name="a", **source):
+    """One more model of a container."""
+    objects = {"S3Uri": "s3://b/more/", "S3DataType": "S3Prefix", "CompressionType": "None"}
+    return {"ChannelName": name, "S3DataSource": objects | source}
+
+
+def with_more(*sources, **container):
+    """What CreateModel is told of a container with more models."""
+    return {"PrimaryContainer": {"Image": "i", "AdditionalModelDataSources": list(sources), **container}}
+
+
+def test_a_container_may_have_more_models_beside_its_own(api):
+    job = api.trained("job")
+    archive = {"S3DataType": "S3Object", "CompressionType": "Gzip"}
+    container = with_more(more(), more("b", S3Uri=f"training-job://{job}", **archive))["PrimaryContainer"]
+    create_model(api, **container)
+    create_config(api)
+    create_endpoint(api)
+    assert container_of(api).additional_models == {"a": "s3://b/more/", "b": "s3://bucket/out/job/output/model.tar.gz"}
+
+
 def test_a_model_is_described_as_it_was_asked_for_and_then_gone(api):
     assert create_model(api)["ModelArn"] == f"{ARN}:model/m"
     told = api("DescribeModel", ModelName="m")
@@ -190,6 +211,15 @@ def test_a_graph_may_call_nothing_but_models(api):
                 }
             },
             "S3DataType S3Object with CompressionType None",
+        ),
+        (with_more(more(S3DataType="S3Object")), r"Sources\[0\].S3DataSource: S3DataType S3Object with"),
+        (with_more(more(ETag="abc")), r"AdditionalModelDataSources\[0\].S3DataSource.ETag is not supported here"),
+        (with_more(more(), more()), r"AdditionalModelDataSources\[1\].ChannelName a comes twice"),
+        (with_more(more("..")), r"ChannelName \.\. cannot name a folder"),
+        (with_more(more(S3Uri="training-job://nobody")), "no training job nobody"),
+        (
+            with_more(more(), Mode="MultiModel", ModelDataUrl="s3://b/models"),
+            "AdditionalModelDataSources goes with one model",
         ),
         ({"PrimaryContainer": {"Image": "i"}, "InferenceExecutionConfig": {"Mode": "Direct"}}, "Mode Direct"),
     ],
