@@ -24,7 +24,7 @@ from raymaker.platform import rollout, transitions
 from raymaker.platform.catalogue import CatalogueError
 from raymaker.platform.errors import ValidationException
 from raymaker.platform.hosting_specs import async_spec, capture_spec, graph_spec
-from raymaker.platform.operations.inference_graphs import container_hostnames, execution_mode
+from raymaker.platform.operations.inference_graphs import MULTI_MODEL, container_hostnames, execution_mode, expand_graph
 from raymaker.platform.records import (
     Deployment,
     EndpointRecord,
@@ -39,8 +39,6 @@ from raymaker.serving.spec import EndpointSpec, VariantSpec
 
 DEFAULT_MAX_RUNTIME_S = 86_400
 JOB_SCHEME = "training-job://"
-MULTI_MODEL = "MultiModel"
-"""The mode of a container that serves many models."""
 
 Catalogue = Mapping[str, InstanceType]
 Origins = Mapping[str, TrainingJobRecord]
@@ -120,8 +118,12 @@ def resolve_variant(request: Mapping[str, Any], models: Sequence[tuple[ModelReco
     (model, origins), *called = models
     containers, graph = resolve_containers(model, origins), model.request.get("InferenceGraph")
     for other, its_origins in called:
-        (container,) = resolve_containers(other, its_origins)
-        containers = (*containers, dataclasses.replace(container, hostname=other.name))
+        found = resolve_containers(other, its_origins)
+        names = [f"{other.name}.{each.hostname}" for each in found] if len(found) > 1 else [other.name]
+        named = zip(found, names, strict=True)
+        containers = (*containers, *(dataclasses.replace(each, hostname=name) for each, name in named))
+    if graph is not None:
+        graph = expand_graph(graph, {other.name: other.request for other, _ in called if not is_plain(other.request)})
     return ResolvedVariant(
         request=request,
         model_name=model.name,

@@ -11,8 +11,11 @@ from typing import Any
 from raymaker.platform.errors import ValidationException
 from raymaker.serving.graph.checks import LEAST_CONTAINERS, find_faults
 from raymaker.serving.graph.document import (
+    RESPONSE,
+    ROOT,
     Graph,
     GraphInvalid,
+    RouterType,
     TargetKind,
     direct_graph,
     parse_graph,
@@ -23,6 +26,8 @@ from raymaker.serving.graph.svg import draw_svg
 
 LISTED_FAULT_COUNT = 10
 DIRECT = "Direct"
+MULTI_MODEL = "MultiModel"
+"""The mode of a container that serves many models."""
 
 
 def read_graph(request: Mapping[str, Any]) -> Graph | None:
@@ -75,6 +80,45 @@ def models_called(request: Mapping[str, Any]) -> list[str]:
     return [target.name for target in graph.targets() if target.kind is TargetKind.MODEL]
 
 
+def why_not_a_step(request: Mapping[str, Any]) -> str | None:
+    """Say why no step of another model's graph can call this model; None where one can."""
+    containers = request.get("Containers", [])
+    if any(container.get("Mode") == MULTI_MODEL for container in [request.get("PrimaryContainer", {}), *containers]):
+        return "which serves many models: name one of them in a model of its own"
+    if len(containers) > 1 and execution_mode(request) == DIRECT:
+        return "whose requests name the container they want (Mode Direct): add the container to Containers"
+    if models_called(request):
+        return "whose own graph calls models: call those in this graph"
+    return None
+
+
+def expand_graph(document: Mapping[str, Any], called: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Make of each step that calls a model of several containers one that calls a node, which holds that model's steps.
+
+    `called` are the CreateModel requests of such models, by name. A container `c` of a model `m` is then called `m.c`,
+    and a node `n` of its graph `m.n`: no name that a request may give has a dot.
+    """
+    default = document.get("Placement")
+    nodes: dict[str, Any] = {}
+    for node, content in document["Nodes"].items():
+        nodes[node] = {**content, "Steps": [_call_node(step, called) for step in content["Steps"]]}
+    for step in (step for content in document["Nodes"].values() for step in content["Steps"]):
+        name = step.get("ModelName")
+        if name in called and f"{name}.{ROOT}" not in nodes:
+            nodes |= _nodes_of(name, called[name], step.get("Placement", default))
+    return {**document, "Nodes": nodes}
+
+
+def check_expanded(request: Mapping[str, Any], called: Mapping[str, Mapping[str, Any]]) -> None:
+    """See that a graph is sound with all containers of the models that it calls. Raises ValidationException."""
+    if not called:
+        return
+    hostnames = [container["ContainerHostname"] for container in request.get("Containers", [])]
+    for name, model in called.items():
+        hostnames += [f"{name}.{hostname}" for hostname in container_hostnames(model["Containers"])]
+    _refuse_faults(find_faults(parse_graph(expand_graph(request["InferenceGraph"], called)), hostnames))
+
+
 def describe_drawing(graph: Graph) -> dict[str, Any]:
     """Draw a graph, as DescribeModel answers."""
     return {"InferenceGraphDrawing": {"Mermaid": draw_mermaid(graph), "Svg": draw_svg(graph)}}
@@ -98,11 +142,44 @@ def _read_inference_graph(request: Mapping[str, Any], containers: Sequence[Mappi
         raise ValidationException(
             f"InferenceGraph calls the model {taken[0]}, and a container has that ContainerHostname: name it otherwise"
         )
-    if faults := find_faults(graph, hostnames):
+    _refuse_faults(find_faults(graph, hostnames))
+    return graph
+
+
+def _refuse_faults(faults: Sequence[str]) -> None:
+    if faults:
         shown = faults[:LISTED_FAULT_COUNT]
         more = len(faults) - len(shown)
         raise ValidationException("; ".join([*shown, f"and {more} more faults"] if more else shown))
-    return graph
+
+
+def _call_node(step: Mapping[str, Any], called: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A step as it is, or calling a model's first node: where its containers run is said with those."""
+    if step.get("ModelName") not in called:
+        return step
+    kept = {key: value for key, value in step.items() if key not in {"ModelName", "Placement"}}
+    return {**kept, "NodeName": f"{step['ModelName']}.{ROOT}"}
+
+
+def _nodes_of(name: str, request: Mapping[str, Any], placement: str | None) -> dict[str, Any]:
+    """The nodes of a model of several containers, under names that are its own. Its own placements come first."""
+    document = request.get("InferenceGraph")
+    if document is None:
+        names = container_hostnames(request["Containers"])
+        steps = [{"StepName": each, "ContainerHostname": each, "Data": RESPONSE} for each in names]
+        document = {"Nodes": {ROOT: {"RouterType": RouterType.SEQUENCE, "Steps": steps}}}
+    placement = document.get("Placement", placement)
+    own = {"Placement": placement} if placement is not None else {}
+
+    def rename(step: Mapping[str, Any]) -> dict[str, Any]:
+        (kind,) = (kind for kind in TargetKind if kind in step)
+        inner = own if kind is TargetKind.CONTAINER else {}
+        return {**inner, **step, kind.value: f"{name}.{step[kind]}"}
+
+    return {
+        f"{name}.{node}": {**content, "Steps": [rename(step) for step in content["Steps"]]}
+        for node, content in document["Nodes"].items()
+    }
 
 
 def _check_named(containers: Sequence[Mapping[str, Any]], why: str) -> None:

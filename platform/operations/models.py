@@ -14,13 +14,19 @@ from raymaker.platform.database import hosting, training
 from raymaker.platform.database.tags import put_tags
 from raymaker.platform.errors import ValidationException
 from raymaker.platform.operations.checks import read_listing, read_tags, refuse_fields, without_tags
-from raymaker.platform.operations.inference_graphs import describe_drawing, models_called, read_graph
+from raymaker.platform.operations.inference_graphs import (
+    MULTI_MODEL,
+    check_expanded,
+    describe_drawing,
+    models_called,
+    read_graph,
+    why_not_a_step,
+)
 from raymaker.platform.operations.naming import MODEL, TRAINING_JOB, already_exists, as_time, make_arn, not_found
 from raymaker.platform.operations.registry import Answer, Context, Request, operation
 from raymaker.platform.records import ModelRecord, TrainingJobRecord
 from raymaker.platform.specs import (
     JOB_SCHEME,
-    MULTI_MODEL,
     additional_sources,
     is_plain,
     job_named_by,
@@ -51,7 +57,8 @@ def create_model(context: Context, request: Request) -> Answer:
     with context.database.transaction() as connection:
         for container in containers:
             _check_origin(context, connection, container)
-        find_called(context, connection, request)
+        called = find_called(context, connection, request)
+        check_expanded(request, {each.name: each.request for each in called if not is_plain(each.request)})
         if not hosting.insert_model(connection, record):
             raise already_exists(context, MODEL, record.name)
         put_tags(connection, record.arn, tags)
@@ -104,11 +111,8 @@ def find_called(context: Context, connection: Connection, request: Mapping[str, 
     """Find the models that a model's graph calls. Raises ValidationException for one that a step cannot call."""
     called = [find_model(context, connection, name) for name in models_called(request)]
     for model in called:
-        if not is_plain(model.request):
-            raise ValidationException(
-                f"InferenceGraph calls the model {model.name}, which is not one container with one model: "
-                "add its containers to Containers, and its steps to this graph"
-            )
+        if (reason := why_not_a_step(model.request)) is not None:
+            raise ValidationException(f"InferenceGraph calls the model {model.name}, {reason}")
     return called
 
 

@@ -73,9 +73,9 @@ def test_a_pipeline_and_a_graph_are_variants_of_an_endpoint_with_drawing_and_tra
     alone = fresh_name("alone")
     container = {"Image": steps_image, "Environment": {"SAY": "left"}}
     sagemaker.create_model(ModelName=alone, ExecutionRoleArn=ROLE, PrimaryContainer=container)
-    both = node("Ensemble", step(ModelName=alone, StepName="left"), apart)
-    nodes = {"root": node("Sequence", step("first", StepName="scale"), to_node("both", Data="$response")), "both": both}
     serial = create_model(sagemaker, steps_image, "one", "two")
+    both = node("Ensemble", step(ModelName=alone, StepName="left"), apart, step(ModelName=serial, StepName="pair"))
+    nodes = {"root": node("Sequence", step("first", StepName="scale"), to_node("both", Data="$response")), "both": both}
     graph = create_model(sagemaker, steps_image, "first", "right", InferenceGraph={"Nodes": nodes})
     told = sagemaker.describe_model(ModelName=graph)
     assert told["InferenceGraph"] == {"Nodes": nodes}
@@ -92,12 +92,19 @@ def test_a_pipeline_and_a_graph_are_variants_of_an_endpoint_with_drawing_and_tra
         assert invoke(serial, b"x") == (b"two=none got=one=none got=x", ["root/one Answered", "root/two Answered"])
         answer, steps = invoke(graph, b"x")
         scaled = "first=none got=x"
-        assert json.loads(answer) == {"left": f"left=none got={scaled}", "right": f"right=none got={scaled}"}
+        assert json.loads(answer) == {
+            "left": f"left=none got={scaled}",
+            "right": f"right=none got={scaled}",
+            "pair": f"two=none got=one=none got={scaled}",
+        }
         assert steps == [
             "root/scale Answered",
             "root/1 Answered",
             "root/1/left Answered",
             "root/1/right Answered",
+            "root/1/pair Answered",
+            "root/1/pair/one Answered",
+            "root/1/pair/two Answered",
         ]
         with pytest.raises(ClientError) as failed:
             invoke(serial, b"fail")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from raymaker.actors.reports import Outcome
@@ -156,10 +158,39 @@ def test_a_graph_runs_the_containers_of_the_models_that_it_calls_as_they_are_whe
     assert [(each.hostname, each.image) for each in served.containers] == [("a", "image-a"), ("other", "after")]
 
 
-@pytest.mark.parametrize("called", [{"Containers": PAIR}, {"PrimaryContainer": MANY_MODELS}])
-def test_a_graph_calls_models_of_one_container_with_one_model_only(api, called):
+@pytest.mark.parametrize(
+    ("called", "why"),
+    [
+        ({"Containers": PAIR, "InferenceExecutionConfig": {"Mode": "Direct"}}, "whose requests name the container"),
+        ({"PrimaryContainer": MANY_MODELS}, "which serves many models"),
+        ({"Containers": PAIR[:1], "InferenceGraph": CALLING}, "whose own graph calls models"),
+    ],
+)
+def test_a_graph_cannot_call_every_model(api, called, why):
+    create_model(api, "alone")
+    called = json.loads(json.dumps(called).replace('"other"', '"alone"'))
     api("CreateModel", ModelName="other", ExecutionRoleArn=ROLE, **called)
-    with pytest.raises(ValidationException, match="calls the model other, which is not one container with one model"):
+    with pytest.raises(ValidationException, match=f"calls the model other, {why}"):
+        api("CreateModel", ModelName="m", ExecutionRoleArn=ROLE, Containers=PAIR[:1], InferenceGraph=CALLING)
+
+
+def test_a_graph_calls_a_model_of_several_containers_as_a_node_of_its_own(api):
+    api("CreateModel", ModelName="other", ExecutionRoleArn=ROLE, Containers=PAIR)
+    api("CreateModel", ModelName="m", ExecutionRoleArn=ROLE, Containers=PAIR[:1], InferenceGraph=CALLING)
+    create_config(api)
+    create_endpoint(api)
+    (served,) = stored(api).desired.variants
+    assert [each.hostname for each in served.containers] == ["a", "other.a", "other.b"]
+    nodes = served.inference_graph["Nodes"]
+    assert list(nodes) == ["root", "other.root"]
+    assert [step.get("NodeName") for step in nodes["root"]["Steps"]][-1] == "other.root"
+    assert api("DescribeModel", ModelName="m")["InferenceGraph"] == CALLING, "the model is told as it was given"
+
+
+def test_a_graph_with_its_models_containers_is_not_larger_than_any_other(api):
+    many = [{"ContainerHostname": f"c{number}", "Image": "i"} for number in range(15)]
+    api("CreateModel", ModelName="other", ExecutionRoleArn=ROLE, Containers=many)
+    with pytest.raises(ValidationException, match="InferenceGraph calls 16 containers"):
         api("CreateModel", ModelName="m", ExecutionRoleArn=ROLE, Containers=PAIR[:1], InferenceGraph=CALLING)
 
 

@@ -9,12 +9,13 @@ from raymaker.platform.operations.inference_graphs import (
     container_hostnames,
     describe_drawing,
     execution_mode,
+    expand_graph,
     models_called,
     read_graph,
 )
 from raymaker.platform.shapes import operation_model
 from raymaker.platform.validation import validate
-from raymaker.serving.graph.document import ROOT, Placement, RouterType
+from raymaker.serving.graph.document import ROOT, Placement, RouterType, Target, TargetKind, parse_graph
 from support.graph_cases import CASES, CONTAINERS, node, step
 
 ROLE = "arn:aws:iam::123456789012:role/anyone"
@@ -137,3 +138,53 @@ def test_a_drawing_fits_the_answers_shape():
     assert drawn["InferenceGraphDrawing"].keys() == output.members["InferenceGraphDrawing"].members.keys()
     assert drawn["InferenceGraphDrawing"]["Mermaid"].startswith("flowchart LR")
     assert drawn["InferenceGraphDrawing"]["Svg"].startswith("<svg")
+
+
+def placements(document, called):
+    """Where each container of an expanded graph runs."""
+    graph = parse_graph(expand_graph(document, called))
+    assert {target.kind for target in graph.targets()} <= {TargetKind.CONTAINER, TargetKind.MODEL}
+    return {target.name: str(place) for target, place in graph.targets().items()}
+
+
+PAIR = {"Containers": containers("a", "b")}
+GRAPH_OF_ITS_OWN = {
+    "Containers": containers("a", "b", "c"),
+    "InferenceGraph": {
+        "Nodes": {
+            "root": node("Sequence", step("a"), step(NodeName="more", Data="$response")),
+            "more": node("Ensemble", step("b", Placement="Colocated"), step("c")),
+        }
+    },
+}
+
+
+def test_a_model_of_several_containers_becomes_a_node_and_each_caller_keeps_what_it_says():
+    nodes = {
+        "root": node("Sequence", step("a"), step(ModelName="m", Retries=2, Placement="Colocated"), step(ModelName="p")),
+        "again": node("Switch", step(ModelName="m", Condition="request.x", StepName="s", Placement="Colocated")),
+    }
+    graph = parse_graph(expand_graph({"Nodes": nodes}, {"m": PAIR}))
+    called = [step for step in graph.steps() if step.target == Target(TargetKind.NODE, "m.root")]
+    assert [(step.label, step.retry_count, step.condition, step.placement) for step in called] == [
+        ("1", 2, "", None),
+        ("s", 0, "request.x", None),
+    ]
+    inner = graph.nodes["m.root"]
+    assert (inner.router, [step.target.name for step in inner.steps]) == (RouterType.SEQUENCE, ["m.a", "m.b"])
+    assert {step.data for step in inner.steps} == {"$response"}
+    assert Target(TargetKind.MODEL, "p") in graph.targets()
+
+
+def test_containers_of_a_called_model_run_where_it_says_else_where_its_caller_does():
+    def calling(**more):
+        return {"Nodes": {"root": node("Sequence", step("x"), step(ModelName="m", **more))}}
+
+    assert placements(calling(), {"m": PAIR}) == {"x": "Colocated", "m.a": "Colocated", "m.b": "Colocated"}
+    apart = placements(calling(Placement="Distributed"), {"m": PAIR})
+    assert apart == {"x": "Colocated", "m.a": "Distributed", "m.b": "Distributed"}
+    apart = placements({**calling(), "Placement": "Distributed"}, {"m": GRAPH_OF_ITS_OWN})
+    assert apart == {"x": "Distributed", "m.a": "Distributed", "m.b": "Colocated", "m.c": "Distributed"}
+    own = {**GRAPH_OF_ITS_OWN, "InferenceGraph": {**GRAPH_OF_ITS_OWN["InferenceGraph"], "Placement": "Colocated"}}
+    together = placements({**calling(), "Placement": "Distributed"}, {"m": own})
+    assert together == {"x": "Distributed", "m.a": "Colocated", "m.b": "Colocated", "m.c": "Colocated"}
