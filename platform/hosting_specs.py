@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
 from raymaker.actors.spec import ScoringSpec
-from raymaker.platform.operations.inference_graphs import DIRECT
+from raymaker.platform.operations.inference_graphs import DIRECT, scaled_targets
 from raymaker.platform.records import ResolvedVariant
 from raymaker.serving.graph.document import direct_graph, parse_graph, serial_graph
+from raymaker.serving.scaling import ScalingSpec
 from raymaker.serving.spec import JSON_LINES, AsyncSpec, CaptureSpec, GraphSpec
 
 BOTH = "InputAndOutput"
@@ -41,11 +42,28 @@ def graph_spec(variant: ResolvedVariant, scorings: Sequence[ScoringSpec]) -> Gra
     hostnames = [container.hostname or "" for container in variant.containers]
     containers = dict(zip(hostnames, scorings, strict=True))
     if variant.inference_graph is not None:
-        return GraphSpec(containers, parse_graph(variant.inference_graph))
+        return GraphSpec(containers, parse_graph(variant.inference_graph), scalings=_scalings(variant.inference_graph))
     if variant.execution_mode is None:
         return None
     is_direct = variant.execution_mode == DIRECT
     return GraphSpec(containers, (direct_graph if is_direct else serial_graph)(hostnames), is_direct)
+
+
+def _scalings(document: Mapping[str, Any]) -> dict[str, ScalingSpec]:
+    """How steps have the containers scaled that they call, by hostname."""
+    scaled = {target: scaling for _, target, scaling in scaled_targets(document)}
+    return {target.name: _step_scaling(scaling) for target, scaling in scaled.items()}
+
+
+def _step_scaling(asked: Mapping[str, Any]) -> ScalingSpec:
+    least = asked.get("MinInstanceCount", 1)
+    return ScalingSpec(
+        min_count=least,
+        max_count=asked.get("MaxInstanceCount", least),
+        target_concurrency=asked.get("TargetConcurrency", ScalingSpec.target_concurrency),
+        scale_out_delay_s=asked.get("ScaleOutDelayInSeconds", ScalingSpec.scale_out_delay_s),
+        scale_in_delay_s=asked.get("ScaleInDelayInSeconds", ScalingSpec.scale_in_delay_s),
+    )
 
 
 def async_spec(config: Mapping[str, Any] | None) -> AsyncSpec | None:

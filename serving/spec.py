@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from raymaker.actors.spec import InstanceType, Resources, ScoringSpec
 from raymaker.serving.forward import ANSWER_LIMIT_BYTES
@@ -57,6 +57,8 @@ class GraphSpec:
     graph: Graph
     is_direct: bool = False
     """Whether each request names the container that it wants."""
+    scalings: Mapping[str, ScalingSpec] = field(default_factory=dict)
+    """How the containers are scaled that have a fleet of their own, by hostname; the others as their variant is."""
 
     @property
     def distant(self) -> list[str]:
@@ -117,10 +119,13 @@ class VariantSpec:
         if self.graph is None:
             return {}
         each = self.instance_type.resources.share(len(self.graph.containers))
+        own = self.graph.scalings
         return {
             hostname: dataclasses.replace(
                 self,
                 name=f"{self.name}.{hostname}",
+                scaling=own.get(hostname, self.scaling),
+                replica_count=own[hostname].min_count if hostname in own else self.replica_count,
                 instance_type=dataclasses.replace(self.instance_type, resources=each),
                 scoring=dataclasses.replace(self.graph.containers[hostname], max_body_bytes=ANSWER_LIMIT_BYTES),
                 max_pending_requests=self.max_pending_requests * MOST_CALLS_AT_ONCE,

@@ -5,7 +5,7 @@ Pure: whether models that a graph names exist, and whether an image can be found
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from raymaker.platform.errors import ValidationException
@@ -15,11 +15,14 @@ from raymaker.serving.graph.document import (
     ROOT,
     Graph,
     GraphInvalid,
+    Placement,
     RouterType,
+    Target,
     TargetKind,
     direct_graph,
     parse_graph,
     serial_graph,
+    step_path,
 )
 from raymaker.serving.graph.drawing import draw_mermaid
 from raymaker.serving.graph.svg import draw_svg
@@ -113,6 +116,9 @@ def check_expanded(request: Mapping[str, Any], called: Mapping[str, Mapping[str,
     """See that a graph is sound with all containers of the models that it calls. Raises ValidationException."""
     if not called:
         return
+    for path, target, _ in scaled_targets(request["InferenceGraph"]):
+        if target.name in called:
+            raise ValidationException(f"{path}: the {target} has several containers. Give it to that model's own steps")
     hostnames = [container["ContainerHostname"] for container in request.get("Containers", [])]
     for name, model in called.items():
         hostnames += [f"{name}.{hostname}" for hostname in container_hostnames(model["Containers"])]
@@ -142,8 +148,31 @@ def _read_inference_graph(request: Mapping[str, Any], containers: Sequence[Mappi
         raise ValidationException(
             f"InferenceGraph calls the model {taken[0]}, and a container has that ContainerHostname: name it otherwise"
         )
-    _refuse_faults(find_faults(graph, hostnames))
+    _refuse_faults(find_faults(graph, hostnames) or list(_scaling_faults(request["InferenceGraph"], graph)))
     return graph
+
+
+def scaled_targets(document: Mapping[str, Any]) -> Iterator[tuple[str, Target, Mapping[str, Any]]]:
+    """The steps that say how whom they call is scaled: where each stands in the request, whom it calls, and how."""
+    for node, content in document["Nodes"].items():
+        for index, step in enumerate(content["Steps"]):
+            if "InstanceScaling" in step:
+                (kind,) = (kind for kind in TargetKind if kind in step)
+                yield f"{step_path(node, index)}.InstanceScaling", Target(kind, step[kind]), step["InstanceScaling"]
+
+
+def _scaling_faults(document: Mapping[str, Any], graph: Graph) -> Iterator[str]:
+    seen: dict[Target, Mapping[str, Any]] = {}
+    for path, target, scaling in scaled_targets(document):
+        least = scaling.get("MinInstanceCount", 1)
+        if target.kind is TargetKind.NODE:
+            yield f"{path}: a node has no instances of its own. Give it to the steps that call containers"
+        elif graph.targets()[target] is not Placement.DISTRIBUTED:
+            yield f"{path}: the {target} runs with its variant's others. Give it Placement {Placement.DISTRIBUTED}"
+        elif scaling.get("MaxInstanceCount", least) < least:
+            yield f"{path}: MaxInstanceCount {scaling['MaxInstanceCount']} is below MinInstanceCount {least}"
+        elif seen.setdefault(target, scaling) != scaling:
+            yield f"{path}: another step scales the {target} otherwise. Give the same to both, or leave one out"
 
 
 def _refuse_faults(faults: Sequence[str]) -> None:

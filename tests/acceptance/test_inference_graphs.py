@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import boto3
+import docker
 import pytest
 from botocore.exceptions import ClientError
 
@@ -67,9 +69,10 @@ def endpoint(sagemaker: Any, *models: str) -> Iterator[str]:
 
 
 def test_a_pipeline_and_a_graph_are_variants_of_an_endpoint_with_drawing_and_trace(
-    sagemaker: Any, runtime: Any, steps_image: str
+    sagemaker: Any, runtime: Any, steps_image: str, engine: docker.DockerClient
 ) -> None:
-    apart = step("right", StepName="right", Dependency="Soft", Placement="Distributed")
+    scaling = {"MinInstanceCount": 2, "MaxInstanceCount": 3}
+    apart = step("right", StepName="right", Dependency="Soft", Placement="Distributed", InstanceScaling=scaling)
     alone = fresh_name("alone")
     container = {"Image": steps_image, "Environment": {"SAY": "left"}}
     sagemaker.create_model(ModelName=alone, ExecutionRoleArn=ROLE, PrimaryContainer=container)
@@ -92,6 +95,13 @@ def test_a_pipeline_and_a_graph_are_variants_of_an_endpoint_with_drawing_and_tra
         assert invoke(serial, b"x") == (b"two=none got=one=none got=x", ["root/one Answered", "root/two Answered"])
         answer, steps = invoke(graph, b"x")
         scaled = "first=none got=x"
+        found = Counter(
+            said.removeprefix("SAY=")
+            for made in engine.containers.list(filters={"name": name})
+            for said in made.attrs["Config"]["Env"]
+            if said.startswith("SAY=")
+        )
+        assert (found["first"], found["right"]) == (1, 2)
         assert json.loads(answer) == {
             "left": f"left=none got={scaled}",
             "right": f"right=none got={scaled}",

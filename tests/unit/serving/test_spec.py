@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from raymaker.actors.spec import InstanceType, Resources, ScoringSpec
 from raymaker.serving.graph.document import parse_graph, serial_graph
+from raymaker.serving.scaling import ScalingSpec
 from raymaker.serving.spec import EndpointSpec, GraphSpec, VariantSpec
 from support.graph_cases import node, step
 
@@ -47,3 +50,11 @@ def test_where_all_are_apart_the_variants_own_replicas_hold_and_need_nothing() -
     (variant,) = endpoint(apart("a", "b")).variants
     assert (dict(variant.scorings), variant.resources) == ({}, Resources(0, 0, 0))
     assert list(variant.parts) == ["a", "b"]
+
+
+def test_a_container_apart_is_scaled_as_its_variant_or_as_its_step_says() -> None:
+    graph = dataclasses.replace(apart("a", "b"), scalings={"b": ScalingSpec(3, 5, 1.5)})
+    (variant,) = endpoint(graph).variants
+    variant = dataclasses.replace(variant, replica_count=2, scaling=ScalingSpec(1, 9))
+    counts = {name: (part.replica_count, part.scaling) for name, part in variant.parts.items()}
+    assert counts == {"a": (2, ScalingSpec(1, 9)), "b": (3, ScalingSpec(3, 5, 1.5))}

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
+from raymaker.actors.spec import ScoringSpec
 from raymaker.platform.errors import ValidationException
+from raymaker.platform.hosting_specs import graph_spec
 from raymaker.platform.operations.inference_graphs import (
+    check_expanded,
     container_hostnames,
     describe_drawing,
     execution_mode,
@@ -13,9 +18,11 @@ from raymaker.platform.operations.inference_graphs import (
     models_called,
     read_graph,
 )
+from raymaker.platform.records import ResolvedContainer, ResolvedVariant
 from raymaker.platform.shapes import operation_model
 from raymaker.platform.validation import validate
 from raymaker.serving.graph.document import ROOT, Placement, RouterType, Target, TargetKind, parse_graph
+from raymaker.serving.scaling import ScalingSpec
 from support.graph_cases import CASES, CONTAINERS, node, step
 
 ROLE = "arn:aws:iam::123456789012:role/anyone"
@@ -188,3 +195,44 @@ def test_containers_of_a_called_model_run_where_it_says_else_where_its_caller_do
     own = {**GRAPH_OF_ITS_OWN, "InferenceGraph": {**GRAPH_OF_ITS_OWN["InferenceGraph"], "Placement": "Colocated"}}
     together = placements({**calling(), "Placement": "Distributed"}, {"m": own})
     assert together == {"x": "Distributed", "m.a": "Colocated", "m.b": "Colocated", "m.c": "Colocated"}
+
+
+def scaled(**scaling):
+    return step("b", Placement="Distributed", InstanceScaling=scaling)
+
+
+@pytest.mark.parametrize(
+    ("steps", "fault"),
+    [
+        ([step("a"), step("b", InstanceScaling={})], "the container b runs with its variant's others"),
+        ([step("a"), scaled(MinInstanceCount=3, MaxInstanceCount=2)], "MaxInstanceCount 2 is below MinInstanceCount 3"),
+        (
+            [step("a"), scaled(MaxInstanceCount=2), {**scaled(MaxInstanceCount=3), "StepName": "again"}],
+            r"root.Steps[2].InstanceScaling: another step scales the container b otherwise",
+        ),
+    ],
+)
+def test_a_step_that_cannot_be_scaled_as_it_says_is_refused(steps, fault):
+    nodes = {"root": node("Sequence", *steps)}
+    assert fault in refused(Containers=containers("a", "b"), InferenceGraph={"Nodes": nodes})
+
+
+def test_a_node_and_a_model_of_several_containers_are_scaled_by_their_own_steps():
+    nodes = {"root": node("Sequence", {"NodeName": "n", "InstanceScaling": {}}), "n": CHAIN["Nodes"]["root"]}
+    assert "a node has no instances" in refused(Containers=containers("a", "b"), InferenceGraph={"Nodes": nodes})
+    nodes = {"root": node("Sequence", step("x"), step(ModelName="m", Placement="Distributed", InstanceScaling={}))}
+    with pytest.raises(ValidationException, match="the model m has several containers"):
+        check_expanded(request(Containers=containers("x"), InferenceGraph={"Nodes": nodes}), {"m": PAIR})
+
+
+def test_a_steps_scaling_is_that_of_the_fleet_of_its_container():
+    steps = [step("a"), scaled(MinInstanceCount=2, MaxInstanceCount=4, TargetConcurrency=1, ScaleInDelayInSeconds=9)]
+    asked = request(Containers=containers("a", "b"), InferenceGraph={"Nodes": {"root": node("Sequence", *steps)}})
+    read_graph(asked)
+    resolved = tuple(ResolvedContainer("i", hostname=name) for name in "ab")
+    variant = ResolvedVariant({"VariantName": "v"}, "m", resolved, inference_graph=asked["InferenceGraph"])
+    spec = graph_spec(variant, [ScoringSpec(), ScoringSpec()])
+    assert spec.scalings == {"b": ScalingSpec(2, 4, 1, scale_in_delay_s=9)}
+    fixed = {"Nodes": {"root": node("Sequence", step("a"), scaled(MinInstanceCount=2))}}
+    spec = graph_spec(dataclasses.replace(variant, inference_graph=fixed), [ScoringSpec(), ScoringSpec()])
+    assert (spec.scalings["b"].min_count, spec.scalings["b"].max_count) == (2, 2)
