@@ -9,6 +9,7 @@ import typer
 
 from raymaker.platform.cli import display
 from raymaker.platform.cli.session import AsJson, client_of
+from raymaker.platform.client.endpoint import describe_rollout
 from raymaker.platform.client.errors import RaymakerError, RequestRefused
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A training job's or an endpoint's name.")]
@@ -154,6 +155,7 @@ def _show_endpoint(seen: Mapping[str, Any]) -> None:
         {
             "Endpoint": seen["EndpointName"],
             "Status": seen["EndpointStatus"],
+            "Update": describe_rollout(seen) or None,
             "Sleep": seen.get("Sleep"),
             "Failure reason": seen.get("FailureReason"),
             "Pending requests": seen.get("PendingRequests"),

@@ -121,7 +121,7 @@ class Endpoint:
 
             def look() -> Answer:
                 seen = self.describe()
-                show(seen["EndpointStatus"], seen.get("FailureReason", ""))
+                show(seen["EndpointStatus"], seen.get("FailureReason") or describe_rollout(seen))
                 return seen
 
             last = look_until(
@@ -144,12 +144,14 @@ class Endpoint:
         environment: Mapping[str, str] | None = None,
         instance_type: str | None = None,
         instance_count: int | None = None,
+        deployment_config: Mapping[str, Any] | None = None,
         wait: bool = True,
     ) -> Endpoint:
         """Change what is given and leave the rest, without failing a request meanwhile.
 
         `job` names the training job whose model and image to serve; `model_uri` is an archive for the image there is.
-        Raises EndpointFailed where the new containers do not come up; the old ones serve on then.
+        `deployment_config` is boto3's DeploymentConfig: how the new containers take over, and when they are taken back.
+        Raises EndpointFailed where they do not come up or are taken back; the old ones serve on then.
         """
         parts = HostingParts(self.connection, self.name)
         before = self.describe()["EndpointConfigName"]
@@ -163,7 +165,8 @@ class Endpoint:
             given(InstanceType=instance_type, InitialInstanceCount=instance_count),
         )
         try:
-            self.connection.call("update_endpoint", EndpointName=self.name, EndpointConfigName=config)
+            how = given(DeploymentConfig=deployment_config and dict(deployment_config))
+            self.connection.call("update_endpoint", EndpointName=self.name, EndpointConfigName=config, **how)
         except RaymakerError:
             parts.remove(config, in_favour_of=before)
             raise
@@ -226,3 +229,10 @@ class Endpoint:
 
     def _log_reader(self) -> LogReader:
         return LogReader(self.connection, f"{ENDPOINT_GROUP}{self.name}")
+
+
+def describe_rollout(seen: Mapping[str, Any]) -> str:
+    """Say where the update is that a description tells of; nothing where there is none, or it has no steps."""
+    pending = seen.get("PendingDeploymentSummary", {}).get("ProductionVariants", [])
+    statuses = pending[0].get("VariantStatus", []) if pending else []
+    return str(statuses[0].get("StatusMessage", "")) if statuses else ""

@@ -289,7 +289,9 @@ def test_endpoints_are_listed_and_described(run: Run, platform: NearPlatform) ->
     assert [word for line in run("endpoints").stdout.splitlines() for word in line.split()[:2]] == [
         *("NAME", "STATUS", "live", "InService")
     ]
-    assert "InService" in run("describe", "live").stdout
+    described = run("describe", "live").stdout
+    assert "InService" in described
+    assert "Update" not in described
     assert read(run("endpoints", "--json"))[0]["EndpointName"] == "live"
 
 

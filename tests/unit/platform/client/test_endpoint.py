@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from raymaker.platform.client import Client, Endpoint, TrainingJob
+from raymaker.platform.client.endpoint import describe_rollout
 from raymaker.platform.client.errors import EndpointFailed, InvocationFailed, RequestRefused, WrongArgument
 from raymaker.serving import event_stream
 from support.near_platform import NearPlatform, near_platform
@@ -139,6 +140,18 @@ def test_an_update_to_another_job_replaces_the_model(platform: NearPlatform, ser
     assert new_model != model
     (image,) = served.describe()["ProductionVariants"][0]["DeployedImages"]
     assert image["SpecifiedImage"] == "algo:2"
+
+
+def test_an_update_may_say_how_it_takes_over_and_tells_how_far_it_is(platform: NearPlatform, served: Endpoint) -> None:
+    size = {"Type": "CAPACITY_PERCENT", "Value": 10}
+    routing = {"Type": "CANARY", "CanarySize": size, "WaitIntervalInSeconds": 60}
+    config = {"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing}}
+    served.update(instance_count=2, deployment_config=config, wait=False)
+    seen = served.describe()
+    assert seen["LastDeploymentConfig"] == config
+    assert describe_rollout(seen).endswith("come up beside those that answer")
+    platform.endpoint_comes_up("live", generation=2)
+    assert describe_rollout(served.describe()) == ""
 
 
 @pytest.mark.parametrize("way", ["update", "deploy"])
