@@ -316,6 +316,21 @@ class EventRecord:
 
 
 @dataclass(frozen=True)
+class MetricPeriod:
+    """What a job said of one metric within one period, which begins at `time`. Numbers that are NaN only count.
+
+    The numbers are NaN where no other was said.
+    """
+
+    name: str
+    time: float
+    mean: float
+    least: float
+    most: float
+    count: int
+
+
+@dataclass(frozen=True)
 class MetricRecord:
     """One number that an attempt's log said. `value` may be NaN or infinite: a loss that explodes is news."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +11,8 @@ from raymaker.platform.cli import display
 from raymaker.platform.cli.session import AsJson, client_of, pairs
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from raymaker.platform.client import Metric, TrainingJob
 
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="The training job's name.")]
@@ -138,10 +141,17 @@ def metrics(
     name: JobName,
     *,
     metric: Annotated[str | None, typer.Option("--name", help="Show every value of this one.")] = None,
+    chart: Annotated[bool, typer.Option("--chart", help="Draw them.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Draw them until the job ends.")] = False,
+    image: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw them into a file.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the numbers that a job's log said."""
-    points = list(client_of(ctx).job(name).metric_points(metric))
+    job = client_of(ctx).job(name)
+    if chart or follow or image is not None:
+        _draw(job, metric, image, follow=follow)
+        return
+    points = list(job.metric_points(metric))
     if as_json:
         display.show_json([{"MetricName": p.name, "Value": p.value, "Timestamp": p.time} for p in points])
     elif metric:
@@ -149,6 +159,24 @@ def metrics(
     else:
         rows = _summaries(points)
         display.show_table(("METRIC", "VALUES", "FIRST", "LAST", "LEAST", "MOST"), rows, empty="no metrics")
+
+
+def _draw(job: TrainingJob, metric: str | None, image: Path | None, *, follow: bool) -> None:
+    """Draw a job's numbers, and keep the drawing where that is asked for."""
+    from raymaker.platform.cli import charts
+    from raymaker.platform.client.job import ENDED
+
+    if image is not None and image.suffix != ".svg":
+        raise typer.BadParameter(f"{image} is no .svg: that is the one kind of image there is", param_hint="--image")
+    width = charts.console_width()
+
+    def look() -> tuple[Text, bool]:
+        is_last = not follow or job.status in ENDED
+        return charts.draw(job.metric_periods(metric, max_points=2 * width), width), is_last
+
+    drawn = charts.follow(look, job.clock.sleep)
+    if image is not None:
+        charts.save_svg(drawn, job.name, image, width)
 
 
 def _see_to_end(job: TrainingJob, *, follow: bool, as_json: bool) -> None:

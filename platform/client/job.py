@@ -35,6 +35,18 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class MetricPeriod:
+    """What a job's log said of one metric within one period, which begins at `time`: `count` numbers, NaN included."""
+
+    name: str
+    time: dt.datetime
+    mean: float
+    least: float
+    most: float
+    count: int
+
+
+@dataclass(frozen=True)
 class TrainingJob:
     """A job on the platform, known by its name. Making a handle asks nothing and changes nothing."""
 
@@ -99,6 +111,34 @@ class TrainingJob:
         for item in self.connection.items("get_training_metrics", "Metrics", TrainingJobName=self.name, **asked):
             # A loss that explodes arrives as text, since JSON has no NaN.
             yield Metric(item["MetricName"], float(item["Value"]), item["Timestamp"])
+
+    def metric_periods(
+        self,
+        name: str | None = None,
+        *,
+        since: dt.datetime | None = None,
+        until: dt.datetime | None = None,
+        period_s: float | None = None,
+        max_points: int = 200,
+    ) -> list[MetricPeriod]:
+        """Return what the log said of one metric, or of all, summed up on the server, oldest first.
+
+        Periods are `period_s` seconds long, else so long that no metric has more than `max_points`.
+        """
+        length = {"MaxPoints": max_points} if period_s is None else {"PeriodInSeconds": period_s}
+        asked = given(MetricName=name, StartTime=since, EndTime=until, **length)
+        answer = self.connection.call("get_training_metrics", TrainingJobName=self.name, **asked)
+        return [
+            MetricPeriod(
+                name=item["MetricName"],
+                time=item["Timestamp"],
+                mean=float(item["Value"]),
+                least=float(item["Minimum"]),
+                most=float(item["Maximum"]),
+                count=item["SampleCount"],
+            )
+            for item in answer["Metrics"]
+        ]
 
     def events(self) -> list[Answer]:
         """Return what happened to the job, oldest first."""

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, RowMapping, func, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, RowMapping, and_, func, select
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import GenericFunction
 
 from raymaker.actors.reports import Metric
 from raymaker.platform.database.engine import Database
 from raymaker.platform.database.schema import metrics, training_jobs
 from raymaker.platform.database.statements import clean_text, fetch_rows_after, insert_new
-from raymaker.platform.records import MetricRecord
+from raymaker.platform.records import MetricPeriod, MetricRecord
 
 
 def insert_metrics(database: Database, job_name: str, attempt: int, found: Sequence[Metric]) -> None:
@@ -32,13 +37,66 @@ def insert_metrics(database: Database, job_name: str, attempt: int, found: Seque
             insert_new(connection, metrics, rows)
 
 
+@dataclass(frozen=True)
+class MetricQuery:
+    """Which numbers to read: a job's, of one metric or all, said from `since` on and before `until` (epoch seconds)."""
+
+    job_name: str
+    metric_name: str | None = None
+    since: float | None = None
+    until: float | None = None
+
+    @property
+    def condition(self) -> ColumnElement[bool]:
+        """The rows that it means."""
+        columns = metrics.c
+        bounds = [
+            columns.name == self.metric_name if self.metric_name is not None else None,
+            columns.time >= self.since if self.since is not None else None,
+            columns.time < self.until if self.until is not None else None,
+        ]
+        return and_(columns.job_name == self.job_name, *(bound for bound in bounds if bound is not None))
+
+
+class whole(GenericFunction[int]):  # noqa: N801 - named like the function in SQL
+    """The whole part of a number that is not negative."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(whole)
+def _compile_whole(element: whole, compiler: SQLCompiler, **options: Any) -> str:
+    """PostgreSQL's CAST rounds; SQLite need not have FLOOR."""
+    function = "FLOOR(%s)" if compiler.dialect.name == "postgresql" else "CAST(%s AS INTEGER)"
+    return function % compiler.process(element.clauses, **options)
+
+
+def time_range(connection: Connection, query: MetricQuery) -> tuple[float, float] | None:
+    """When the first and the last of some numbers were said; None where there are none."""
+    row = connection.execute(select(func.min(metrics.c.time), func.max(metrics.c.time)).where(query.condition)).one()
+    return None if row[0] is None else (row[0], row[1])
+
+
+def sum_up(connection: Connection, query: MetricQuery, start: float, period_s: float) -> list[MetricPeriod]:
+    """Sum numbers up by metric and period, oldest first. Periods follow on `start`, before which none was said."""
+    columns = metrics.c
+    number = whole((columns.time - start) / period_s).label("number")
+    value = columns.value
+    sums = (func.avg(value), func.min(value), func.max(value), func.count())
+    statement = select(columns.name, number, *sums).where(query.condition).group_by(columns.name, number)
+    rows = connection.execute(statement.order_by(number, columns.name))
+    return [
+        MetricPeriod(name, start + int(at) * period_s, _number(mean), _number(least), _number(most), count)
+        for name, at, mean, least, most, count in rows
+    ]
+
+
 def list_metrics(
-    connection: Connection, job_name: str, metric_name: str | None, limit_count: int, token: str | None
+    connection: Connection, query: MetricQuery, limit_count: int, token: str | None
 ) -> tuple[list[MetricRecord], str | None]:
-    """Read one page of a job's numbers, oldest first. Raises ValidationException for a bad token."""
-    statement = select(metrics).where(metrics.c.job_name == job_name)
-    if metric_name is not None:
-        statement = statement.where(metrics.c.name == metric_name)
+    """Read one page of numbers, oldest first. Raises ValidationException for a bad token."""
+    statement = select(metrics).where(query.condition)
     page = fetch_rows_after(connection, statement, metrics, limit_count, token)
     return [_from_row(row) for row in page.rows], page.next_token
 
@@ -51,5 +109,9 @@ def final_metrics(connection: Connection, job_name: str) -> list[MetricRecord]:
 
 
 def _from_row(row: RowMapping) -> MetricRecord:
-    value = math.nan if row["value"] is None else row["value"]
-    return MetricRecord(row["job_name"], row["attempt"], row["name"], value, row["time"])
+    return MetricRecord(row["job_name"], row["attempt"], row["name"], _number(row["value"]), row["time"])
+
+
+def _number(value: float | None) -> float:
+    """A number as it is kept: NaN is null there."""
+    return math.nan if value is None else value

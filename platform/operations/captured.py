@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import datetime
 from typing import Any
 
 from raymaker.actors.storage import ObjectStore
 from raymaker.platform.cluster.site import site_of
 from raymaker.platform.database import hosting
 from raymaker.platform.errors import ValidationException
-from raymaker.platform.operations.naming import ENDPOINT, as_time, not_found
+from raymaker.platform.operations.naming import ENDPOINT, as_time, epoch_s, not_found
 from raymaker.platform.operations.registry import Answer, Context, Request, operation
 from raymaker.serving.captured import BadToken, CapturedQuery, CapturedRecord, Payload, read_captured
 
@@ -24,8 +23,8 @@ def get_captured_records(context: Context, request: Request) -> Answer:
     """Tell what was captured of an endpoint, a page at a time."""
     query = CapturedQuery(
         endpoint_name=request["EndpointName"],
-        since=_epoch_s(request.get("StartTime")),
-        until=_epoch_s(request.get("EndTime")),
+        since=epoch_s(request.get("StartTime")),
+        until=epoch_s(request.get("EndTime")),
         variant=request.get("VariantName"),
         inference_id=request.get("InferenceId"),
     )
@@ -67,7 +66,3 @@ def _describe(record: CapturedRecord) -> dict[str, Any]:
 
 def _describe_payload(payload: Payload | None) -> dict[str, Any] | None:
     return None if payload is None else {"Data": payload.data, "ContentType": payload.content_type}
-
-
-def _epoch_s(moment: datetime | None) -> float | None:
-    return None if moment is None else moment.timestamp()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from typing import Any
 
 from raymaker.actors.spec import InstanceType, Resources
 from raymaker.platform.capacity import GIB, count_that_fit, describe
 from raymaker.platform.database.statements import DEFAULT_PAGE_COUNT, Listing
 from raymaker.platform.errors import ValidationException
+from raymaker.platform.operations.naming import epoch_s
 from raymaker.platform.operations.registry import Context, Request
 
 
@@ -64,10 +64,10 @@ def read_listing(request: Request, *, default_order: str) -> Listing:
         token=request.get("NextToken"),
         name_contains=request.get("NameContains"),
         status=request.get("StatusEquals"),
-        created_after=_epoch_s(request.get("CreationTimeAfter")),
-        created_before=_epoch_s(request.get("CreationTimeBefore")),
-        modified_after=_epoch_s(request.get("LastModifiedTimeAfter")),
-        modified_before=_epoch_s(request.get("LastModifiedTimeBefore")),
+        created_after=epoch_s(request.get("CreationTimeAfter")),
+        created_before=epoch_s(request.get("CreationTimeBefore")),
+        modified_after=epoch_s(request.get("LastModifiedTimeAfter")),
+        modified_before=epoch_s(request.get("LastModifiedTimeBefore")),
     )
 
 
@@ -101,7 +101,3 @@ def _lacking(needed: Resources, nodes: list[Resources]) -> str:
     if needed.gpus > gpus:
         parts.append(f"{needed.gpus:g} GPUs of at most {gpus:g}")
     return ", ".join(parts) or f"{describe(needed)} on one node"
-
-
-def _epoch_s(moment: datetime | None) -> float | None:
-    return None if moment is None else moment.timestamp()

@@ -63,3 +63,8 @@ def already_exists(context: Context, noun: str, name: str) -> ValidationExceptio
 def as_time(epoch_s: float | None) -> datetime | None:
     """Give epoch seconds as the wire's answers want them."""
     return None if epoch_s is None else datetime.fromtimestamp(epoch_s, UTC)
+
+
+def epoch_s(moment: datetime | None) -> float | None:
+    """Give a time of a request as epoch seconds."""
+    return None if moment is None else moment.timestamp()

@@ -27,6 +27,7 @@ from raymaker.actors.spec import SourceSpec
 from raymaker.platform import transitions
 from raymaker.platform.database import events, hosting, metrics, tags, training
 from raymaker.platform.database.engine import BUSY_TIMEOUT_S, Database
+from raymaker.platform.database.metrics import MetricQuery
 from raymaker.platform.database.migrations.upgrade import SchemaTooNew
 from raymaker.platform.database.schema import endpoints, metadata
 from raymaker.platform.database.statements import Listing
@@ -409,11 +410,29 @@ def test_metrics_are_kept_once_with_all_their_kinds_of_numbers(database):
     metrics.insert_metrics(database, "nobody", 1, said)
     metrics.insert_metrics(database, "job", 1, [])
     with database.reading() as connection:
-        found, token = metrics.list_metrics(connection, "job", "loss", 100, None)
+        found, token = metrics.list_metrics(connection, MetricQuery("job", "loss"), 100, None)
         final = metrics.final_metrics(connection, "job")
     assert token is None
     assert [repr(metric.value) for metric in found] == ["nan", "inf", "0.25"]
     assert [(metric.name, metric.value) for metric in final] == [("a\N{REPLACEMENT CHARACTER}c", -0.5), ("loss", 0.25)]
+
+
+def test_metrics_are_summed_up_by_period_within_a_range(database):
+    add_job(database, "job")
+    said = [Metric("loss", float(number), 100 + number / 2) for number in range(20)]
+    odd = [Metric("loss", math.nan, 100.1), Metric("odd", math.nan, 101.0), Metric("odd", math.inf, 105.0)]
+    metrics.insert_metrics(database, "job", 1, [*said, *odd, Metric("acc", 0.5, 104.0)])
+    with database.reading() as connection:
+        assert metrics.time_range(connection, MetricQuery("job")) == (100.0, 109.5)
+        assert metrics.time_range(connection, MetricQuery("job", "loss", 102.1, 104.0)) == (102.5, 103.5)
+        assert metrics.time_range(connection, MetricQuery("job", "nothing")) is None
+        found = metrics.sum_up(connection, MetricQuery("job"), 100.0, 4.0)
+        part = metrics.sum_up(connection, MetricQuery("job", "loss", 101.0, 103.0), 101.0, 1.0)
+    losses = [(it.time, it.mean, it.least, it.most, it.count) for it in found if it.name == "loss"]
+    assert losses == [(100.0, 3.5, 0.0, 7.0, 9), (104.0, 11.5, 8.0, 15.0, 8), (108.0, 17.5, 16.0, 19.0, 4)]
+    others = [(it.name, it.time, repr(it.mean), it.count) for it in found if it.name != "loss"]
+    assert others == [("odd", 100.0, "nan", 1), ("acc", 104.0, "0.5", 1), ("odd", 104.0, "inf", 1)]
+    assert [(it.time, it.mean, it.count) for it in part] == [(101.0, 2.5, 2), (102.0, 4.5, 2)]
 
 
 def test_many_metrics_come_back_in_pages_oldest_first(database):
@@ -422,7 +441,7 @@ def test_many_metrics_come_back_in_pages_oldest_first(database):
     values, token = [], None
     while True:
         with database.reading() as connection:
-            found, token = metrics.list_metrics(connection, "job", None, 500, token)
+            found, token = metrics.list_metrics(connection, MetricQuery("job"), 500, token)
         values += [metric.value for metric in found]
         if token is None:
             break
@@ -437,7 +456,7 @@ def test_a_deleted_job_takes_metrics_events_and_tags_with_it(database):
         tags.put_tags(connection, record.arn, {"a": "b"})
         training.delete_training_job(connection, record)
     with database.reading() as connection:
-        assert metrics.list_metrics(connection, "job", None, 10, None) == ([], None)
+        assert metrics.list_metrics(connection, MetricQuery("job"), 10, None) == ([], None)
         assert tags.list_tags(connection, record.arn) == {}
     assert event_kinds(database, record.arn) == []
 

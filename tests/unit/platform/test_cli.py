@@ -262,6 +262,33 @@ def test_metrics_are_summed_up_listed_and_valid_json_even_where_they_explode(run
     assert values == {"loss": 3.0, "bad": "NaN"}
 
 
+def test_metrics_are_drawn_and_kept_as_an_image(run: Run, platform: NearPlatform, tmp_path: Path) -> None:
+    platform.client.train(image="algo", name="mine")
+    platform.start_job("mine")
+    assert run("metrics", "mine", "--chart").stdout == "no metrics\n"
+    platform.job_measures("mine", "loss", *(1 / number for number in range(1, 500)))
+    platform.job_measures("mine", "bad", float("nan"), 1.0)
+    image = tmp_path / "loss.svg"
+    drawn = run("metrics", "mine", "--chart", "--image", str(image)).stdout
+    assert "loss, last 0.00" in drawn
+    assert "seconds" in drawn
+    bad = run("metrics", "mine", "--chart", "--name", "bad").stdout
+    assert "bad, last 1 (1 of 2 points are not finite)" in bad
+    assert image.read_text().startswith("<svg")
+    only = run("metrics", "mine", "--chart", "--name", "loss").stdout
+    assert "bad" not in only
+    refused = run("metrics", "mine", "--image", "loss.png")
+    assert refused.exit_code == 2
+    assert "loss.png is no .svg" in refused.stderr
+
+
+def test_a_chart_is_followed_until_the_job_ends(run: Run, platform: NearPlatform) -> None:
+    platform.client.train(image="algo", name="mine")
+    platform.job_measures("mine", "loss", 2.0, 1.0)
+    platform.meanwhile(lambda: platform.complete_job("mine"))
+    assert "loss, last 1" in run("metrics", "mine", "--follow").stdout
+
+
 def test_events_are_told_for_jobs_and_endpoints(run: Run, platform: NearPlatform) -> None:
     serve(platform)
     assert "KIND" in run("events", "digits").stdout

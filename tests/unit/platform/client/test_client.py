@@ -360,6 +360,10 @@ def test_metrics_come_as_columns_and_as_points(platform: NearPlatform, client: C
     assert len(columns["loss"]) == 1500
     assert columns["loss"][1] == 0.5
     assert columns["accuracy"] == [0.5]
+    periods = job.metric_periods("loss", max_points=50)
+    assert (len(periods), sum(period.count for period in periods)) == (50, 1500)
+    assert (periods[0].most, periods[-1].least) == (1.0, 1 / 1500)
+    assert len(job.metric_periods("loss", period_s=300.0)) == 5
     (point,) = job.metric_points("accuracy")
     assert (point.name, point.value, point.time.timestamp()) == ("accuracy", 0.5, platform.now)
 

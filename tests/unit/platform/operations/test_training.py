@@ -414,6 +414,38 @@ def test_metrics_are_told_oldest_first_by_name_and_page(api):
     assert [metric["Timestamp"] for metric in losses] == [1.0, 3.0, 5.0]
 
 
+def test_metrics_are_summed_up_by_periods_or_to_so_many_points(api):
+    api.create_job("job")
+    said = [Metric("loss", float(number), float(number)) for number in range(100)]
+    metrics.insert_metrics(api.context.database, "job", 1, said)
+    periods = api("GetTrainingMetrics", TrainingJobName="job", PeriodInSeconds=40)["Metrics"]
+    assert [(it["Timestamp"], it["Value"], it["Minimum"], it["Maximum"], it["SampleCount"]) for it in periods] == [
+        (0.0, 19.5, 0, 39, 40),
+        (40.0, 59.5, 40, 79, 40),
+        (80.0, 89.5, 80, 99, 20),
+    ]
+    points = api("GetTrainingMetrics", TrainingJobName="job", MaxPoints=10, StartTime=20, EndTime=60)["Metrics"]
+    assert (len(points), points[0]["Timestamp"], sum(it["SampleCount"] for it in points)) == (10, 20.0, 40)
+    (alone,) = api("GetTrainingMetrics", TrainingJobName="job", MaxPoints=10, StartTime=99)["Metrics"]
+    assert (alone["Value"], alone["SampleCount"]) == (99, 1)
+    assert api("GetTrainingMetrics", TrainingJobName="job", MaxPoints=10, StartTime=200)["Metrics"] == []
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        ({"PeriodInSeconds": 0.001}, "PeriodInSeconds 0.001 makes 99001 periods, and 10000 are the most"),
+        ({"PeriodInSeconds": 1, "MaxPoints": 1}, "leave one of them out"),
+        ({"PeriodInSeconds": 1, "MaxResults": 5}, "MaxResults does not go with PeriodInSeconds or MaxPoints"),
+    ],
+)
+def test_metrics_that_cannot_be_summed_up_so_are_refused(api, request_, said):
+    api.create_job("job")
+    metrics.insert_metrics(api.context.database, "job", 1, [Metric("loss", 1.0, 0.0), Metric("loss", 1.0, 99.0)])
+    with pytest.raises(ValidationException, match=said):
+        api("GetTrainingMetrics", TrainingJobName="job", **request_)
+
+
 def test_events_tell_the_way_of_a_job(api):
     api.create_job("job")
     api.complete_job("job")
