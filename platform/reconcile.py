@@ -173,7 +173,12 @@ class Reconciler:
             return
         elif seen.state is EndpointState.MISSING or not self._is_deployed(endpoint, seen):
             self._deploy(endpoint, now)
-        elif (reason := self._trouble(endpoint, seen, now)) is not None:
+        else:
+            self._judge(endpoint, self._staying(endpoint, seen, now), now)
+
+    def _judge(self, endpoint: EndpointRecord, seen: EndpointObservation, now: float) -> None:
+        """Bring an endpoint further, or back, by how what was deployed last turned out."""
+        if (reason := self._trouble(endpoint, seen, now)) is not None:
             self._fail(endpoint, reason, now)
         elif seen.state is EndpointState.HEALTHY and not self._rollouts.go_on(endpoint, now):
             self._be_healthy(endpoint, seen, now)
@@ -207,6 +212,13 @@ class Reconciler:
         if endpoint.status is not EndpointStatus.UPDATING:
             return None
         return self._rollouts.trouble(endpoint, self._endpoint_spec(endpoint, endpoint.desired), seen, now)
+
+    def _staying(self, endpoint: EndpointRecord, seen: EndpointObservation, now: float) -> EndpointObservation:
+        """An observation without those fleets that are about to go since they failed: they may never be healthy."""
+        if endpoint.stage is not RolloutStage.RETURNING or endpoint.deployed is None:
+            return seen
+        spec = self._endpoint_spec(endpoint, endpoint.deployed)
+        return self._rollouts.only({FRONT, *map(spec.fleet_name, spec.fleets)}, endpoint, seen, now)
 
     def _fail(self, endpoint: EndpointRecord, reason: str, now: float) -> None:
         """Note that an endpoint's last deploy has failed, with the reason."""

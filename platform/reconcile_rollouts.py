@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection
 
 from raymaker.platform import rollout
@@ -12,6 +13,12 @@ from raymaker.platform.records import EndpointRecord, RolloutStage
 from raymaker.serving.activity import WINDOW_S
 from raymaker.serving.endpoint import EndpointObservation, EndpointState
 from raymaker.serving.spec import EndpointSpec
+
+SERVE_BEGINS_S = 3.0
+"""How long after a deploy Serve may still tell how things were before it."""
+
+
+_WORST_FIRST = (EndpointState.FAILED, EndpointState.UNHEALTHY, EndpointState.DEPLOYING, EndpointState.HEALTHY)
 
 
 class RolloutReconciler:
@@ -33,6 +40,20 @@ class RolloutReconciler:
             or _missing(spec, seen)
             or self._alarm(endpoint, frozenset(map(spec.fleet_name, spec.variants)), now)
         )
+
+    def only(
+        self, staying: Collection[str], endpoint: EndpointRecord, seen: EndpointObservation, now: float
+    ) -> EndpointObservation:
+        """Say of an endpoint how those of its fleets are that stay, whatever is wrong with others.
+
+        Serve is given a moment to begin what it was last asked for.
+        """
+        if seen.state not in {EndpointState.FAILED, EndpointState.UNHEALTHY}:
+            return seen
+        states = {EndpointState.DEPLOYING}
+        if now - endpoint.modified_at >= SERVE_BEGINS_S:
+            states = {seen.states.get(fleet, EndpointState.DEPLOYING) for fleet in staying}
+        return dataclasses.replace(seen, state=next(state for state in _WORST_FIRST if state in states))
 
     def go_on(self, endpoint: EndpointRecord, now: float) -> bool:
         """Bring the update of a healthy endpoint further. False where only its end is left, or there is none."""

@@ -65,13 +65,15 @@ class EndpointState(enum.Enum):
 class EndpointObservation:
     """One look at one endpoint. `message` is Serve's reason where something is wrong.
 
-    `running_counts` says how many replicas of the front and of each fleet run, by name, `wanted_counts` how many shall.
+    `running_counts` says how many replicas of the front and of each fleet run, by name, `wanted_counts` how many shall,
+    `states` how each of them is.
     """
 
     state: EndpointState
     running_counts: Mapping[str, int] = field(default_factory=dict)
     wanted_counts: Mapping[str, int] = field(default_factory=dict)
     message: str = ""
+    states: Mapping[str, EndpointState] = field(default_factory=dict)
 
 
 STATES = {
@@ -82,6 +84,12 @@ STATES = {
     "DEPLOY_FAILED": EndpointState.FAILED,
     "DELETING": EndpointState.DELETING,
 }
+FLEET_STATES = {
+    "UPDATING": EndpointState.DEPLOYING,
+    "UNHEALTHY": EndpointState.UNHEALTHY,
+    "DEPLOY_FAILED": EndpointState.FAILED,
+}
+"""The states of deployments but of those all of whose replicas are as they were last deployed, few or many."""
 
 
 def deploy(
@@ -132,6 +140,7 @@ def observe(names: Iterable[str]) -> dict[str, EndpointObservation]:
             {fleet: _count(seen, RUNNING) for fleet, seen in deployments.items()},
             {fleet: _count(seen, WANTED) for fleet, seen in deployments.items()},
             "\n".join(filter(None, [application.message, *(seen.message for seen in deployments.values())])),
+            {fleet: FLEET_STATES.get(seen.status.value, EndpointState.HEALTHY) for fleet, seen in deployments.items()},
         )
     return found
 

@@ -25,6 +25,7 @@ from raymaker.platform.records import (
     EndpointStatus,
     ResolvedContainer,
     ResolvedVariant,
+    RolloutStage,
     TrainingJobRecord,
 )
 from raymaker.platform.settings import Settings
@@ -470,6 +471,45 @@ def test_a_rollout_with_which_something_is_wrong_goes_back_by_itself(world, happ
     found = world.endpoint("e")
     assert (found.status, found.running_counts) == (EndpointStatus.IN_SERVICE, {"AllTraffic": 1})
     assert reason in found.failure_reason
+
+
+FRONT_AND_OLD = ("front", "AllTraffic@1")
+
+
+@pytest.mark.parametrize("state", [EndpointState.UNHEALTHY, EndpointState.FAILED])
+def test_the_way_back_does_not_wait_for_what_failed(world: World, state: EndpointState) -> None:
+    reconciler = begin_canary(world)
+    replica_fails(world, NOW)
+    reconciler.step(NOW)
+    reconciler.step(NOW)
+    assert deployed(world) == ("first", ["new"], 1.0, None)
+
+    def step(at: float, **states: EndpointState) -> tuple[RolloutStage | None, EndpointStatus]:
+        seen = dict.fromkeys(FRONT_AND_OLD, EndpointState.HEALTHY) | {NEW_FLEET: state} | states
+        world.fleet.seen["e"] = EndpointObservation(state, message="it crashes", states=seen)
+        reconciler.step(at)
+        return world.endpoint("e").stage, world.status("e")
+
+    returning = (RolloutStage.RETURNING, EndpointStatus.ROLLING_BACK)
+    assert step(NOW + 1) == returning, "Serve may not have begun yet"
+    assert step(NOW + 60, front=EndpointState.DEPLOYING) == returning
+    assert step(NOW + 60, front=EndpointState.UNHEALTHY) == returning
+    assert step(NOW + 60) == (None, EndpointStatus.ROLLING_BACK)
+    reconciler.step(NOW + 60)
+    assert deployed(world) == ("first", [], 1.0, None)
+
+
+def test_a_way_back_on_which_the_old_front_fails_has_failed(world: World) -> None:
+    reconciler = begin_canary(world)
+    replica_fails(world, NOW)
+    reconciler.step(NOW)
+    reconciler.step(NOW)
+    states = dict.fromkeys(FRONT_AND_OLD, EndpointState.FAILED)
+    world.fleet.seen["e"] = EndpointObservation(EndpointState.FAILED, message="no machine", states=states)
+    reconciler.step(NOW + 60)
+    found = world.endpoint("e")
+    assert found.status is EndpointStatus.UPDATE_ROLLBACK_FAILED
+    assert found.failure_reason == "the container ended Going back failed too: no machine"
 
 
 def test_what_others_answered_or_long_ago_fires_no_alarm(world: World) -> None:
