@@ -50,14 +50,26 @@ def logs(
 
 
 def events(
-    ctx: typer.Context, name: Name, *, job: IsJob = False, endpoint: IsEndpoint = False, as_json: AsJson = False
+    ctx: typer.Context,
+    name: Name,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it has ended.")] = False,
+    job: IsJob = False,
+    endpoint: IsEndpoint = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Show what happened to a training job or an endpoint."""
-    found = _find(ctx, name, job=job, endpoint=endpoint).events()
-    if as_json:
-        display.show_json(found)
+    """Show what happened to a training job or an endpoint; with --follow and --json, one object per line."""
+    found = _find(ctx, name, job=job, endpoint=endpoint)
+    if follow:
+        for event in found.follow_events():
+            if as_json:
+                display.show_json(event, one_line=True)
+            else:
+                typer.echo(f"{display.to_text(event['Time'])}  {event['Kind']:<16} {event['Message']}")
+    elif as_json:
+        display.show_json(found.events())
     else:
-        rows = ((event["Time"], event["Kind"], event["Message"]) for event in found)
+        rows = ((event["Time"], event["Kind"], event["Message"]) for event in found.events())
         display.show_table(("TIME", "KIND", "MESSAGE"), rows, empty="no events")
 
 

@@ -12,6 +12,7 @@ from raymaker.platform.client.asynchronous import AcceptedInvocation, accept_inv
 from raymaker.platform.client.captured import Captured, list_captured
 from raymaker.platform.client.connection import Answer, Connection
 from raymaker.platform.client.errors import EndpointFailed, RaymakerError, RequestRefused
+from raymaker.platform.client.events import follow
 from raymaker.platform.client.hosting_parts import HostingParts
 from raymaker.platform.client.logs import ENDPOINT_GROUP, LogEvent, LogReader
 from raymaker.platform.client.names import given, to_uri
@@ -208,6 +209,10 @@ class Endpoint:
     def events(self) -> list[Answer]:
         """Return what happened to the endpoint, oldest first."""
         return list(self.connection.items("list_events", "Events", EndpointName=self.name))
+
+    def follow_events(self) -> Iterator[Answer]:
+        """Yield what happened to the endpoint, and what happens until it is gone."""
+        return follow(lambda: [] if self._is_gone() else self.events(), self._is_gone, self.clock)
 
     def _request(
         self, data: Any, content_type: str | None, accept: str | None, custom_attributes: str | None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from raymaker.platform.client.connection import Answer, Connection
 from raymaker.platform.client.endpoint import Endpoint
 from raymaker.platform.client.errors import JobFailed, RaymakerError, RequestRefused
+from raymaker.platform.client.events import follow
 from raymaker.platform.client.logs import TRAINING_GROUP, LogEvent, LogReader
 from raymaker.platform.client.names import given
 from raymaker.platform.client.polling import Clock, look_until
@@ -143,6 +144,10 @@ class TrainingJob:
     def events(self) -> list[Answer]:
         """Return what happened to the job, oldest first."""
         return list(self.connection.items("list_events", "Events", TrainingJobName=self.name))
+
+    def follow_events(self) -> Iterator[Answer]:
+        """Yield what happened to the job, and what happens until it has ended."""
+        return follow(self.events, lambda: self.status in ENDED, self.clock)
 
     @property
     def model_uri(self) -> str:

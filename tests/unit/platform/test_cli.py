@@ -295,6 +295,21 @@ def test_events_are_told_for_jobs_and_endpoints(run: Run, platform: NearPlatform
     assert read(run("events", "live", "--json"))[0]["Message"]
 
 
+def test_events_are_followed_until_it_has_ended(run: Run, platform: NearPlatform) -> None:
+    platform.client.train(image="algo", name="mine")
+    platform.meanwhile(lambda: None, lambda: platform.complete_job("mine"))
+    kinds = [line.split()[2] for line in run("events", "mine", "--follow").stdout.splitlines()]
+    assert kinds == ["Starting", "Training", "Completed"]
+    serve(platform)
+    platform.meanwhile(
+        lambda: platform.client.endpoint("live").delete(),
+        lambda: None,
+        lambda: platform.endpoint_goes("live"),
+    )
+    told = [json.loads(line)["Kind"] for line in run("events", "live", "-f", "--json").stdout.splitlines()]
+    assert told == ["Creating", "InService", "Deleting"]
+
+
 def test_stop_tells_where_the_job_is(run: Run, platform: NearPlatform) -> None:
     platform.client.train(image="algo", name="mine")
     assert run("stop", "mine", "--wait").stdout == "mine: Stopped\n"
