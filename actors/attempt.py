@@ -20,6 +20,7 @@ from raymaker.actors.errors import WorkError
 from raymaker.actors.instance import Instance
 from raymaker.actors.joblog import JobLog
 from raymaker.actors.lease import LeaseHeld
+from raymaker.actors.metric_pump import MetricPump
 from raymaker.actors.model_data import ModelData
 from raymaker.actors.reports import JobReport, JobReporter, Outcome, ReportRefused, shorten
 from raymaker.actors.runtime.base import ExitStatus
@@ -138,6 +139,7 @@ class Attempt:
         with contextlib.ExitStack() as logs:
             for rank, handle in self._instance.handles.items():
                 logs.enter_context(JobLog(self._instance.runtime, handle, self._spec, self._reporter, rank))
+            logs.enter_context(MetricPump(self._instance.metrics, self._spec, self._reporter, self._instance.note))
             ending = self._wait()
         self._ended_at = time.time()
         with contextlib.suppress(WorkError):  # which was told as an event of the job

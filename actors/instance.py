@@ -27,6 +27,7 @@ from raymaker.actors.errors import UnsupportedError
 from raymaker.actors.exchange.hub import ExchangeHub
 from raymaker.actors.exchange.seam import Across, Failure
 from raymaker.actors.lease import Lease
+from raymaker.actors.metric_pump import MetricBuffer
 from raymaker.actors.runtime.base import (
     LABEL_HOME,
     LABEL_KIND,
@@ -73,6 +74,8 @@ class Instance:
         self._algorithm: Algorithm | None = None
         self._exchange: ExchangeHub | None = None
         self._checkpoints: CheckpointSync | None = None
+        self.metrics = MetricBuffer()
+        """Numbers that the containers have told their exchange."""
         self._containers = Containers(runtime, self._root / STARTED, self._rank_ended)
 
     def __enter__(self) -> Self:
@@ -231,6 +234,7 @@ class Instance:
             across=across,
             arena_bytes=int(arena_mib) * MIB if arena_mib else self._site.exchange_arena_bytes,
             timeout_s=self._site.exchange_timeout_s,
+            on_metrics=self.metrics.put,
         )
         self._exchange.start()
 

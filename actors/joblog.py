@@ -32,6 +32,7 @@ class JobLog:
         self._handle = handle
         self._spec = spec
         self._reporter = reporter
+        self._rank = rank
         self._stream = f"{spec.job_name}/{host_name(rank)}-{spec.label}"
         self._patterns = compile_definitions(spec.metric_definitions)
         self._pending: list[LogLine] = []
@@ -74,12 +75,14 @@ class JobLog:
             batch, self._pending = self._pending, []
         for start in range(0, len(batch), BATCH_COUNT):
             lines = batch[start : start + BATCH_COUNT]
-            if metrics := find_metrics(self._patterns, lines):
+            if metrics := find_metrics(self._patterns, lines, self._rank):
                 self._reporter.metrics(self._spec.job_name, self._spec.attempt, metrics)
             self._reporter.log(GROUP, self._stream, lines)
 
 
-def find_metrics(patterns: Sequence[tuple[str, re.Pattern[str]]], lines: Iterable[LogLine]) -> list[Metric]:
+def find_metrics(
+    patterns: Sequence[tuple[str, re.Pattern[str]]], lines: Iterable[LogLine], rank: int | None = None
+) -> list[Metric]:
     """Return the numbers that metric definitions find in log lines; text that is no number is passed over."""
     found = []
     for line in lines:
@@ -87,7 +90,7 @@ def find_metrics(patterns: Sequence[tuple[str, re.Pattern[str]]], lines: Iterabl
             match = pattern.search(line.text)
             value = _number(match.group(1)) if match and pattern.groups else None
             if value is not None:
-                found.append(Metric(name, value, line.time_ns / 1e9))
+                found.append(Metric(name, value, line.time_ns / 1e9, rank=rank))
     return found
 
 

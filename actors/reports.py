@@ -24,11 +24,14 @@ class Outcome(enum.Enum):
 
 @dataclass(frozen=True)
 class Metric:
-    """One number said by a job. `time` is epoch seconds."""
+    """One number said by a job. `time` is epoch seconds, `step` the job's own count where it says one."""
 
     name: str
     value: float
     time: float
+    step: int | None = None
+    rank: int | None = None
+    """Which container said it; None where that is not known."""
 
 
 @dataclass(frozen=True)

@@ -332,10 +332,15 @@ class MetricPeriod:
 
 @dataclass(frozen=True)
 class MetricRecord:
-    """One number that an attempt's log said. `value` may be NaN or infinite: a loss that explodes is news."""
+    """One number that an attempt said. `value` may be NaN or infinite: a loss that explodes is news.
+
+    `step` is the job's own count, `rank` the container that said it; None where they are not known.
+    """
 
     job_name: str
     attempt: int
     name: str
     value: float
     time: float
+    step: int | None = None
+    rank: int | None = None

@@ -17,7 +17,7 @@ from raymaker.actors.exchange.leader import Leader
 from raymaker.actors.exchange.listener import Listener
 from raymaker.actors.exchange.raymaker_exchange.arena import Arena
 from raymaker.actors.exchange.rendezvous import Mode
-from raymaker.actors.exchange.routes import Caller
+from raymaker.actors.exchange.routes import Caller, OnMetrics
 from raymaker.actors.exchange.seam import Across, Failure
 from raymaker.actors.exchange.session import Session
 from raymaker.actors.exchange.wire import Connection, Limits
@@ -37,7 +37,8 @@ class ExchangeHub:
     """One machine's part in the exchange of one start of a job. It owns `folder`, the file `arena`, and `across`.
 
     `arena_bytes` is the room for arrays that ranks allocate in the arena, all together; None takes a quarter of what is
-    free, up to 2 GiB. Pages are taken only when they are used.
+    free, up to 2 GiB. Pages are taken only when they are used. `on_metrics` hears numbers that ranks tell; it must not
+    block.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class ExchangeHub:
         timeout_s: float = 300.0,
         join_timeout_s: float = 600.0,
         limits: Limits | None = None,
+        on_metrics: OnMetrics = lambda _rank, _values, _step: None,
     ) -> None:
         if place.machine_count > 1 and across is None:
             raise ValueError(f"a job of {place.machine_count} machines needs a way across them")
@@ -60,6 +62,7 @@ class ExchangeHub:
         self._place = place
         self._across = across if place.machine_count > 1 else None
         self._limits = limits or Limits()
+        self._on_metrics = on_metrics
         self._arena: Arena | None = None
         self._leader: Leader | None = None
         self._listener: Listener | None = None
@@ -123,7 +126,7 @@ class ExchangeHub:
         return folder
 
     def _serve(self, rank: int, connection: Connection) -> None:
-        Caller(self._session, rank, connection, self._limits).serve()
+        Caller(self._session, rank, connection, self._limits, self._on_metrics).serve()
 
     def _prepare(self, mode: Mode) -> None:
         if mode.mode == "arena" and (self._across or mode.reduce == "hub"):

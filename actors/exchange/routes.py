@@ -35,14 +35,26 @@ _CONTENT_TYPE = re.compile(r"[!-~][ -~]{0,199}")
 _NUMBER = re.compile(r"[0-9]{1,15}")
 
 
+MOST_STEP = 2**63
+MOST_METRICS = 256
+"""How many numbers one request may tell."""
+_METRIC_NAME = re.compile(r"\S(.{0,253}\S)?")
+
+OnMetrics = Callable[[int, Mapping[str, float], int | None], None]
+"""Takes a rank, its numbers by name, and its own count of steps where it says one."""
+
+
 class Caller:
     """One connection of one rank."""
 
-    def __init__(self, session: Session, rank: int, connection: Connection, limits: Limits) -> None:
+    def __init__(
+        self, session: Session, rank: int, connection: Connection, limits: Limits, on_metrics: OnMetrics
+    ) -> None:
         self._session = session
         self._rank = rank
         self._connection = connection
         self._limits = limits
+        self._on_metrics = on_metrics
         self._process = connection.process
         self._has_joined = False
         self._room = Room()
@@ -106,6 +118,22 @@ class Caller:
         if rank is not None and (type(rank) is not int or not 0 <= rank < self._session.place.world_size):
             raise ValueError(f"rank is none of 0 to {self._session.place.world_size - 1}, and not null")
         self._answer_json(_write_failure(self._session.fail(Failure(message[:_MESSAGE_LENGTH], rank))))
+
+    def tell_metrics(self, request: Request) -> None:
+        """POST /metrics: numbers of this rank. Any process may tell them, and nobody waits for them."""
+        _take_fields(request, ())
+        asked = self._read_json(request)
+        unknown = sorted(asked.keys() - {"metrics", "step"})
+        if unknown:
+            raise ValueError(f"{unknown[0][:80]!r} is no field of /metrics: metrics, step")
+        step = asked.get("step")
+        if step is not None and (type(step) is not int or not -MOST_STEP <= step < MOST_STEP):
+            raise ValueError(f"step is {json.dumps(step)[:80]}: a whole number of 64 bits is wanted, or none")
+        told = _take(asked, "metrics", dict, {})
+        if not 0 < len(told) <= MOST_METRICS:
+            raise ValueError(f"metrics has {len(told)} numbers: 1 to {MOST_METRICS} are wanted, each by its name")
+        self._on_metrics(self._rank, {_take_metric_name(name): _take_metric(name, told[name]) for name in told}, step)
+        self._answer_json({})
 
     def all_reduce(self, request: Request) -> None:
         """POST /all-reduce?op=&dtype=."""
@@ -250,6 +278,7 @@ _ROUTES: dict[str, dict[str, Handler]] = {
     "/broadcast": {"POST": Caller.broadcast},
     "/all-gather": {"POST": Caller.all_gather},
     "/barrier": {"POST": Caller.barrier},
+    "/metrics": {"POST": Caller.tell_metrics},
     "/values/": {"GET": Caller.get_value, "PUT": Caller.put_value, "POST": Caller.add_value},
     "/documents/": {"GET": Caller.get_document, "PUT": Caller.put_document},
 }
@@ -317,7 +346,23 @@ def _take(asked: Mapping[str, Any], name: str, kind: type, otherwise: Any) -> An
     return value
 
 
-_KINDS = {int: "a whole number", bool: "true or false", str: "text"}
+_KINDS = {int: "a whole number", bool: "true or false", str: "text", dict: "an object"}
+
+
+def _take_metric_name(name: str) -> str:
+    if not _METRIC_NAME.fullmatch(name):
+        raise ValueError(f"{name[:80]!r} is no name of a metric: 1 to 255 characters, no space around them")
+    return name
+
+
+def _take_metric(name: str, value: object) -> float:
+    """A number, or the words for those that JSON does not have."""
+    if type(value) in {int, float} or value in {"NaN", "Infinity", "-Infinity"}:
+        try:
+            return float(value)  # type: ignore[arg-type]
+        except OverflowError:
+            pass
+    raise ValueError(f'{name} is {json.dumps(value)[:80]}: a number is wanted, or "NaN", "Infinity", "-Infinity"')
 
 
 def _parse_object(text: bytes) -> dict[str, Any]:

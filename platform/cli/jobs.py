@@ -153,12 +153,14 @@ def metrics(
         return
     points = list(job.metric_points(metric))
     if as_json:
-        display.show_json([{"MetricName": p.name, "Value": p.value, "Timestamp": p.time} for p in points])
+        display.show_json([_as_fields(point) for point in points])
     elif metric:
-        display.show_table(("TIME", metric.upper()), ((p.time, p.value) for p in points), empty="no values")
+        rows = ((point.time, point.rank, point.step, point.value) for point in points)
+        display.show_table(("TIME", "RANK", "STEP", metric.upper()), rows, empty="no values")
     else:
-        rows = _summaries(points)
-        display.show_table(("METRIC", "VALUES", "FIRST", "LAST", "LEAST", "MOST"), rows, empty="no metrics")
+        display.show_table(
+            ("METRIC", "VALUES", "FIRST", "LAST", "LEAST", "MOST"), _summaries(points), empty="no metrics"
+        )
 
 
 def _draw(job: TrainingJob, metric: str | None, image: Path | None, *, follow: bool) -> None:
@@ -190,6 +192,11 @@ def _see_to_end(job: TrainingJob, *, follow: bool, as_json: bool) -> None:
             f"\n{job.name} goes on. `raymaker logs -f {job.name}` follows it, `raymaker stop` ends it.", err=True
         )
         raise typer.Exit(130) from None
+
+
+def _as_fields(point: Metric) -> dict[str, object]:
+    fields = {"MetricName": point.name, "Value": point.value, "Timestamp": point.time}
+    return fields | {key: at for key, at in (("Step", point.step), ("Rank", point.rank)) if at is not None}
 
 
 def _summaries(points: list[Metric]) -> list[tuple[object, ...]]:

@@ -28,11 +28,13 @@ LAST_LINES_COUNT = 20
 
 @dataclass(frozen=True)
 class Metric:
-    """One number that a job's log said."""
+    """One number that a job said. `step` is its own count, `rank` the container's; None where they are not known."""
 
     name: str
     value: float
     time: dt.datetime
+    step: int | None = None
+    rank: int | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,9 @@ class TrainingJob:
         asked = {"MetricName": name} if name else {}
         for item in self.connection.items("get_training_metrics", "Metrics", TrainingJobName=self.name, **asked):
             # A loss that explodes arrives as text, since JSON has no NaN.
-            yield Metric(item["MetricName"], float(item["Value"]), item["Timestamp"])
+            yield Metric(
+                item["MetricName"], float(item["Value"]), item["Timestamp"], item.get("Step"), item.get("Rank")
+            )
 
     def metric_periods(
         self,

@@ -28,6 +28,8 @@ def insert_metrics(database: Database, job_name: str, attempt: int, found: Seque
             "name": clean_text(metric.name),
             "time": metric.time,
             "value": None if math.isnan(metric.value) else metric.value,
+            "step": metric.step,
+            "rank": metric.rank,
         }
         for metric in found
     ]
@@ -109,7 +111,9 @@ def final_metrics(connection: Connection, job_name: str) -> list[MetricRecord]:
 
 
 def _from_row(row: RowMapping) -> MetricRecord:
-    return MetricRecord(row["job_name"], row["attempt"], row["name"], _number(row["value"]), row["time"])
+    return MetricRecord(
+        row["job_name"], row["attempt"], row["name"], _number(row["value"]), row["time"], row["step"], row["rank"]
+    )
 
 
 def _number(value: float | None) -> float:

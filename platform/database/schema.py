@@ -146,6 +146,8 @@ metrics = Table(
     Column("name", Name, nullable=False),
     Column("time", Double, nullable=False),
     Column("value", Double),  # null means NaN, which SQLite cannot hold
+    Column("step", BigInteger),
+    Column("rank", Integer),
     UniqueConstraint("job_name", "name", "attempt", "time", name="uq_metrics_said_once"),
     Index("ix_metrics_job", "job_name", "id"),
 )

@@ -29,7 +29,14 @@ def get_training_metrics(context: Context, request: Request) -> Answer:
         found, token = metrics.list_metrics(connection, query, limit_count, request.get("NextToken"))
     return {
         "Metrics": [
-            {"MetricName": metric.name, "Value": metric.value, "Timestamp": as_time(metric.time)} for metric in found
+            {
+                "MetricName": metric.name,
+                "Value": metric.value,
+                "Timestamp": as_time(metric.time),
+                "Step": metric.step,
+                "Rank": metric.rank,
+            }
+            for metric in found
         ],
         "NextToken": token,
     }

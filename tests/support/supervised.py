@@ -27,6 +27,7 @@ class KeptReports:
     reports: list[JobReport] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
     lines: dict[str, list[str]] = field(default_factory=dict)
+    numbers: list[Metric] = field(default_factory=list)
     starts: int = 0
     spoken: threading.Condition = field(default_factory=threading.Condition)
 
@@ -42,7 +43,8 @@ class KeptReports:
     def note(self, job_name: str, attempt: int, kind: str, message: str) -> None:
         self.notes.append((kind, message))
 
-    def metrics(self, job_name: str, attempt: int, metrics: Sequence[Metric]) -> None: ...
+    def metrics(self, job_name: str, attempt: int, metrics: Sequence[Metric]) -> None:
+        self.numbers.extend(metrics)
 
     def log(self, group: str, stream: str, lines: Sequence[LogLine]) -> None:
         with self.spoken:

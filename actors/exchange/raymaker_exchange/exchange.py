@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import math
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -136,6 +137,12 @@ class Exchange:
         value = self._values.get("documents", name, after, wait_s)
         return None if value is None else dict(json.loads(value.content))
 
+    def log_metrics(self, values: dict[str, float], step: int | None = None) -> None:
+        """Have the platform keep up to 256 numbers by their names; `step` is your own count. No rank waits for it."""
+        self._check()
+        told = {name: _as_json(float(value)) for name, value in values.items()}
+        self._values.tell({"metrics": told, **({} if step is None else {"step": int(step)})})
+
     def leave(self) -> None:
         """Make no more calls: others go on, unless they wait for this rank. Leaving twice does nothing."""
         if self._has_left or self._process != os.getpid():
@@ -196,6 +203,11 @@ class Collectives(Protocol):
 
     def close(self) -> None:
         """Make no more calls."""
+
+
+def _as_json(value: float) -> float | str:
+    """A number as JSON has it, or the word for one that it does not have."""
+    return value if math.isfinite(value) else {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[repr(value)]
 
 
 def _open_arena(folder: str) -> Arena | None:

@@ -118,6 +118,10 @@ class Hub:
         answer = self._request("GET", path, wait_s=wait_s)
         return Value(answer.version, answer.content) if answer.status == _OK else None
 
+    def tell(self, document: dict[str, Any]) -> None:
+        """Tell numbers of this rank. Raises ExchangeError, ValueError."""
+        self._request("POST", "/metrics", json.dumps(document).encode(), JSON)
+
     def collect(self, path: str, data: memoryview, into: memoryview) -> None:
         """Make a collective call: bytes go, bytes come into `into`. However long it takes: the hub has the deadline."""
         with self._connection(None) as connection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import tarfile
@@ -104,6 +105,27 @@ save(f"sum-{rank}", str(values[0]))
     end = trial.run(script, containers_per_instance=3)
     assert end.outcome is Outcome.COMPLETED, end.failure_reason
     assert set(members(trial.output / "model.tar.gz").values()) == {"6.0"}
+
+
+def test_the_numbers_that_containers_tell_reach_the_platform_to_the_last(trial: Trial) -> None:
+    script = (
+        EXCHANGE
+        + """
+with raymaker_exchange.join() as exchange:
+    for step in range(50):
+        exchange.log_metrics({"loss": 1 / (step + 1), "bad": float("nan")}, step)
+    exchange.log_metrics({"last": rank})
+"""
+    )
+    end = trial.run(script, containers_per_instance=2)
+    assert end.outcome is Outcome.COMPLETED, end.failure_reason
+    losses = [(it.rank, it.step, it.value) for it in trial.kept.numbers if it.name == "loss"]
+    assert sorted(losses) == [(rank, step, 1 / (step + 1)) for rank in range(2) for step in range(50)]
+    assert sum(math.isnan(it.value) for it in trial.kept.numbers if it.name == "bad") == 100
+    assert sorted((it.rank, it.step, it.value) for it in trial.kept.numbers if it.name == "last") == [
+        (0, None, 0.0),
+        (1, None, 1.0),
+    ]
 
 
 def test_a_lone_container_can_use_the_exchange_too(trial: Trial) -> None:

@@ -251,6 +251,8 @@ def go_back_to_the_first_schema(connection: Connection) -> None:
     connection.execute(text("ALTER TABLE endpoints DROP COLUMN running_counts"))
     for column in ("stage", "sleep", "wanted_counts", "deployment_config", "rollout"):
         connection.execute(text(f"ALTER TABLE endpoints DROP COLUMN {column}"))
+    for column in ("step", "rank"):
+        connection.execute(text(f"ALTER TABLE metrics DROP COLUMN {column}"))
     connection.execute(update(endpoints).values(desired=old, deployed=old))
     connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
 
@@ -415,6 +417,15 @@ def test_metrics_are_kept_once_with_all_their_kinds_of_numbers(database):
     assert token is None
     assert [repr(metric.value) for metric in found] == ["nan", "inf", "0.25"]
     assert [(metric.name, metric.value) for metric in final] == [("a\N{REPLACEMENT CHARACTER}c", -0.5), ("loss", 0.25)]
+
+
+def test_a_metrics_step_and_rank_are_kept_where_they_are_known(database):
+    add_job(database, "job")
+    said = [Metric("loss", 1.0, 1.0, step=2**40, rank=3), Metric("loss", 2.0, 2.0)]
+    metrics.insert_metrics(database, "job", 1, said)
+    with database.reading() as connection:
+        found, _ = metrics.list_metrics(connection, MetricQuery("job"), 10, None)
+    assert [(it.step, it.rank) for it in found] == [(2**40, 3), (None, None)]
 
 
 def test_metrics_are_summed_up_by_period_within_a_range(database):

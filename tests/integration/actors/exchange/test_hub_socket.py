@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import select
 import shutil
@@ -664,6 +665,40 @@ def test_a_connection_may_be_idle_for_longer_than_a_request_may_take(start: Call
     assert rank.ask("POST", "/join").status == 200
     time.sleep(0.8)
     assert rank.ask("POST", "/barrier").status == 200
+
+
+def test_numbers_are_taken_from_any_rank_without_a_meeting(start: Callable[..., Machine]) -> None:
+    heard: list[tuple[int, dict[str, float], int | None]] = []
+    machine = start(2, on_metrics=lambda rank, values, step: heard.append((rank, values, step)))
+    rank = machine.start_one(1)
+    for told in (b'{"metrics": {"loss": 0.5, "n": 3}, "step": 7}', b'{"metrics": {"bad": "-Infinity"}}'):
+        assert rank.ask("POST", "/metrics", told).status == 200
+    assert heard == [(1, {"loss": 0.5, "n": 3.0}, 7), (1, {"bad": -math.inf}, None)]
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        (b"[]", "no object"),
+        (b"{}", "metrics has 0 numbers"),
+        (b'{"metrics": [1]}', "an object is wanted"),
+        (b'{"metrics": {"a": true}}', "a is true: a number is wanted"),
+        (b'{"metrics": {"a": "much"}}', "a number is wanted"),
+        (b'{"metrics": {"a": NaN}}', "NaN is no JSON"),
+        (b'{"metrics": {"a": 1' + b"0" * 400 + b"}}", "a number is wanted"),
+        (b'{"metrics": {" a": 1}}', "is no name of a metric"),
+        (b'{"metrics": {"a": 1}, "step": 1.5}', "step is 1.5"),
+        (b'{"metrics": {"a": 1}, "step": 9223372036854775808}', "a whole number of 64 bits"),
+        (b'{"metrics": {"a": 1}, "epoch": 1}', "'epoch' is no field of /metrics"),
+        (json.dumps({"metrics": {f"m{number}": 1 for number in range(257)}}).encode(), "metrics has 257 numbers"),
+    ],
+)
+def test_what_is_no_number_is_refused_by_name(start: Callable[..., Machine], told: bytes, why: str) -> None:
+    heard: list[object] = []
+    answer = start(1, on_metrics=lambda *said: heard.append(said)).start_one(0).ask("POST", "/metrics", told)
+    assert answer.status == 400
+    assert why in answer.json["error"]
+    assert heard == []
 
 
 def test_a_rank_has_a_bounded_number_of_connections(start: Callable[..., Machine]) -> None:
