@@ -13,8 +13,8 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, TypeVar
 
-from raymaker.platform import dispatch, query, wire
-from raymaker.platform.errors import ClientError, RequestTimeout, RequestTooLarge, ServiceUnavailable
+from raymaker.platform import dispatch, prometheus, query, wire
+from raymaker.platform.errors import ApiError, ClientError, RequestTimeout, RequestTooLarge, ServiceUnavailable
 from raymaker.platform.operations.registry import HANDLERS, Context
 from raymaker.platform.records import EndpointRecord
 from raymaker.platform.waiting_room import ClientGone, WaitingRoom, find_sleeper
@@ -105,6 +105,8 @@ class _Frontend:
         method, path = scope["method"], scope["path"]
         if path in {"/ping", "/healthz"}:
             return wire.write_json(HTTPStatus.OK, {"status": "ok"})
+        if path == "/metrics" and method in {"GET", "HEAD"}:
+            return await self._in_thread(_scrape, self._context)
         if path != "/":
             return wire.write_json(HTTPStatus.NOT_FOUND, {"message": "nothing is here; POST API requests to /"})
         if method in {"GET", "HEAD"}:
@@ -170,6 +172,13 @@ class _Frontend:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
         finally:
             self._waiting_count -= 1
+
+
+def _scrape(context: Context) -> HttpAnswer:
+    try:
+        return HttpAnswer(HTTPStatus.OK, prometheus.render(context.database, context.now()), prometheus.CONTENT_TYPE)
+    except ApiError as error:
+        return wire.write_error(error)
 
 
 def _about(context: Context) -> dict[str, object]:

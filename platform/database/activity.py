@@ -28,6 +28,14 @@ def activities(connection: Connection, endpoint_name: str) -> list[Activity]:
     return [_from_row(row) for row in rows]
 
 
+def all_activities(connection: Connection) -> dict[str, list[Activity]]:
+    """Read what the replicas of every endpoint said last, by endpoint."""
+    said: dict[str, list[Activity]] = {}
+    for row in connection.execute(select(table).order_by(table.c.endpoint_name)).mappings():
+        said.setdefault(row["endpoint_name"], []).append(_from_row(row))
+    return said
+
+
 def delete_activity(connection: Connection, endpoint_name: str) -> None:
     """Forget what the replicas of an endpoint said: they are gone."""
     connection.execute(delete(table).where(table.c.endpoint_name == endpoint_name))

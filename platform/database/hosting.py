@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Table, delete, or_, select, update
+from sqlalchemy import Connection, RowMapping, Table, delete, func, or_, select, update
 
 from raymaker.actors.spec import SourceSpec
 from raymaker.platform import rollout, sleep, transitions
@@ -136,6 +136,12 @@ def move_endpoint(connection: Connection, name: str, move: Move) -> EndpointReco
     if (news := rollout.describe(moved)) is not None and news != rollout.describe(record):
         insert_event(connection, EventRecord(moved.arn, moved.modified_at, "Rollout", news, moved.generation))
     return save_endpoint(connection, moved)
+
+
+def count_endpoints(connection: Connection) -> dict[str, int]:
+    """Count all endpoints, by status."""
+    statement = select(endpoints.c.status, func.count()).group_by(endpoints.c.status).order_by(endpoints.c.status)
+    return dict(connection.execute(statement).all())
 
 
 def active_endpoints(database: Database) -> list[EndpointRecord]:
