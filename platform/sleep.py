@@ -13,6 +13,7 @@ from raymaker.actors.reports import Activity
 from raymaker.platform.records import EndpointRecord, EndpointStatus, SleepStage
 from raymaker.serving.activity import report_period_s
 
+DID_NOT_WAKE = "It did not wake: "
 MISSED_REPORTS = 3
 """After how many reports that did not come a replica's last word counts no longer."""
 
@@ -44,7 +45,13 @@ def wake_up(record: EndpointRecord) -> EndpointRecord:
     """Ask for an endpoint that sleeps, or is about to. One that is awake or being woken stays as it is."""
     if record.sleep not in {SleepStage.ASLEEP, SleepStage.FALLING_ASLEEP}:
         return record
-    return dataclasses.replace(record, sleep=SleepStage.WAKING, failure_reason=None)
+    kept = None if why_not_woken(record) is not None else record.failure_reason
+    return dataclasses.replace(record, sleep=SleepStage.WAKING, failure_reason=kept)
+
+
+def why_not_woken(record: EndpointRecord) -> str | None:
+    """Say why the last wake failed; None where it did not. An update that failed has another reason, which stays."""
+    return record.failure_reason if (record.failure_reason or "").startswith(DID_NOT_WAKE) else None
 
 
 def be_awake(record: EndpointRecord, wanted_counts: Mapping[str, int]) -> EndpointRecord:
@@ -60,4 +67,4 @@ def wake_failed(record: EndpointRecord, generation: int, reason: str) -> Endpoin
     """Take the news that an endpoint could not be woken. It goes back to sleep, and the next request tries again."""
     if generation != record.generation or record.sleep is not SleepStage.WAKING:
         return record
-    return dataclasses.replace(record, sleep=SleepStage.FALLING_ASLEEP, failure_reason=f"It did not wake: {reason}")
+    return dataclasses.replace(record, sleep=SleepStage.FALLING_ASLEEP, failure_reason=f"{DID_NOT_WAKE}{reason}")

@@ -188,8 +188,8 @@ class WaitingRoom:
         if record is None or not _may_come(record):
             raise Refusal(runtime_wire.invalid(f"Endpoint {name} is no longer in service."))
         if record.sleep in {SleepStage.ASLEEP, SleepStage.FALLING_ASLEEP}:
-            if record.failure_reason and not is_first:
-                raise Refusal(runtime_wire.model_failed(record.failure_reason, ""))
+            if (reason := sleep.why_not_woken(record)) is not None and not is_first:
+                raise Refusal(runtime_wire.model_failed(reason, ""))
             with self._context.database.transaction() as connection:
                 hosting.move_endpoint(connection, name, sleep.wake_up)
             self._context.cluster.wake()

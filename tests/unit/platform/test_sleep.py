@@ -103,3 +103,9 @@ def test_one_that_does_not_wake_says_why_and_sleeps_on():
     failed = sleep.wake_failed(waking, waking.generation, "no such image")
     assert (failed.sleep, failed.failure_reason) == (SleepStage.FALLING_ASLEEP, "It did not wake: no such image")
     assert sleep.wake_up(failed).failure_reason is None
+
+
+def test_the_reason_of_an_update_that_failed_outlives_a_nap() -> None:
+    napping = dataclasses.replace(AWAKE, sleep=SleepStage.ASLEEP, failure_reason="an alarm fired")
+    woken = sleep.be_awake(sleep.wake_up(napping), {"v": 1})
+    assert (woken.sleep, woken.failure_reason, sleep.why_not_woken(napping)) == (None, "an alarm fired", None)
