@@ -52,6 +52,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         said = os.environ.get("SAY", "model")
         time.sleep(float(os.environ.get("TAKES_S", "0")))
         self.answer(500 if body == b"fail" or os.environ.get("FAILS") else 200, f"{said}={model} got=".encode() + body)
+if os.environ.get("EXITS"):
+    sys.exit("cannot serve")
 print("serving", flush=True)
 port = int(os.environ.get("SAGEMAKER_BIND_TO_PORT", "8080"))
 http.server.ThreadingHTTPServer(("0.0.0.0", port), Handler).serve_forever()
