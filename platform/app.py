@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 
 from raymaker.platform import dispatch, prometheus, query, wire
 from raymaker.platform.errors import ApiError, ClientError, RequestTimeout, RequestTooLarge, ServiceUnavailable
+from raymaker.platform.hosting.waiting_room import ClientGone, WaitingRoom, find_sleeper
+from raymaker.platform.hosting.way_in import ProxyWay
 from raymaker.platform.operations.registry import HANDLERS, Context
 from raymaker.platform.records import EndpointRecord
-from raymaker.platform.waiting_room import ClientGone, WaitingRoom, find_sleeper
-from raymaker.platform.way_in import ProxyWay
 from raymaker.platform.wire import HttpAnswer
 from raymaker.serving.proxy import NO_ROUTE_HEADER
 

@@ -14,13 +14,13 @@ from typing import Protocol
 
 from raymaker.actors.errors import WorkError
 from raymaker.actors.spec import InstanceType, Resources, TrainingSpec
-from raymaker.platform import rollout, specs
+from raymaker.platform import specs
 from raymaker.platform.capacity import resources_needed
 from raymaker.platform.database import events, hosting, training
 from raymaker.platform.database.engine import Database
-from raymaker.platform.reconcile_rollouts import RolloutReconciler
-from raymaker.platform.reconcile_sleep import SleepReconciler
-from raymaker.platform.reconcile_transforms import TransformFleet, TransformReconciler
+from raymaker.platform.hosting import rollout
+from raymaker.platform.hosting.reconcile_rollouts import RolloutReconciler
+from raymaker.platform.hosting.reconcile_sleep import SleepReconciler
 from raymaker.platform.records import (
     Deployment,
     EndpointRecord,
@@ -32,6 +32,7 @@ from raymaker.platform.records import (
 )
 from raymaker.platform.room import Queued, Room
 from raymaker.platform.settings import Settings
+from raymaker.platform.transforming.reconcile_transforms import TransformFleet, TransformReconciler
 from raymaker.serving.endpoint import EndpointObservation, EndpointState
 from raymaker.serving.spec import FRONT, EndpointSpec
 

@@ -20,10 +20,12 @@ from raymaker.actors.spec import (
     SourceSpec,
     TrainingSpec,
 )
-from raymaker.platform import rollout, transitions
+from raymaker.platform import transitions
 from raymaker.platform.catalogue import CatalogueError
 from raymaker.platform.errors import ValidationException
-from raymaker.platform.hosting_specs import async_spec, capture_spec, graph_spec
+from raymaker.platform.hosting import rollout
+from raymaker.platform.hosting.hosting_specs import async_spec, capture_spec, graph_spec
+from raymaker.platform.hosting.scaling_specs import initial_count, instance_type_of, most_pending, scaling_spec
 from raymaker.platform.operations.inference_graphs import MULTI_MODEL, container_hostnames, execution_mode, expand_graph
 from raymaker.platform.records import (
     Deployment,
@@ -33,7 +35,6 @@ from raymaker.platform.records import (
     ResolvedVariant,
     TrainingJobRecord,
 )
-from raymaker.platform.scaling_specs import initial_count, instance_type_of, most_pending, scaling_spec
 from raymaker.platform.settings import Settings
 from raymaker.serving.spec import EndpointSpec, VariantSpec
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from raymaker.actors.reports import JobReport, Outcome, ReportRefused
-from raymaker.platform import rollout
+from raymaker.platform.hosting import rollout
 from raymaker.platform.records import (
     Deployment,
     EndpointRecord,

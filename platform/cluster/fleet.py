@@ -16,8 +16,8 @@ from raymaker.platform.cluster.reporter import NAMESPACE, ControlReporter
 from raymaker.platform.cluster.site import site_of
 from raymaker.platform.cluster.supervisor_actor import SupervisorActor
 from raymaker.platform.cluster.transforms import launch_transform, stop_transform, transform_machines
-from raymaker.platform.reconcile_transforms import MachineKey
 from raymaker.platform.settings import Settings
+from raymaker.platform.transforming.reconcile_transforms import MachineKey
 from raymaker.serving import endpoint as serving_endpoint
 from raymaker.serving.endpoint import EndpointObservation
 from raymaker.serving.spec import EndpointSpec

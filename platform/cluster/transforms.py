@@ -9,7 +9,7 @@ from ray.util import list_named_actors
 
 from raymaker.actors.site import Site
 from raymaker.platform.cluster.reporter import NAMESPACE
-from raymaker.platform.reconcile_transforms import MachineKey
+from raymaker.platform.transforming.reconcile_transforms import MachineKey
 from raymaker.serving.transform.spec import TransformSpec
 
 PREFIX = "transform/"

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, Table, delete, func, or_, select, update
 
 from raymaker.actors.spec import SourceSpec
-from raymaker.platform import rollout, sleep, transitions
+from raymaker.platform import transitions
 from raymaker.platform.database.activity import delete_activity
 from raymaker.platform.database.engine import Database
 from raymaker.platform.database.events import delete_events, insert_event
@@ -21,6 +21,7 @@ from raymaker.platform.database.schema import endpoint_configs, endpoints, model
 from raymaker.platform.database.statements import Listing, clean_text, fetch_page, insert_new
 from raymaker.platform.database.tags import delete_all_tags
 from raymaker.platform.errors import ConflictException
+from raymaker.platform.hosting import rollout, sleep
 from raymaker.platform.records import (
     Deployment,
     EndpointConfigRecord,

@@ -14,14 +14,19 @@ from sqlalchemy import Connection, RowMapping, select, update
 
 from raymaker.actors.reports import Outcome, ReportRefused
 from raymaker.actors.spec import SourceSpec
-from raymaker.platform import transform_jobs as jobs
 from raymaker.platform.database.engine import Database
 from raymaker.platform.database.events import insert_event
 from raymaker.platform.database.schema import transform_jobs, transform_objects
 from raymaker.platform.database.statements import Listing, clean_text, fetch_page, insert_new
 from raymaker.platform.errors import ConflictException
 from raymaker.platform.records import EventRecord
-from raymaker.platform.transform_jobs import MachineState, TransformJobRecord, TransformJobStatus, TransformModel
+from raymaker.platform.transforming import transform_jobs as jobs
+from raymaker.platform.transforming.transform_jobs import (
+    MachineState,
+    TransformJobRecord,
+    TransformJobStatus,
+    TransformModel,
+)
 from raymaker.serving.transform.reports import Finished, Ledger, Phase, Progress, TransformReport
 
 Move = Callable[[TransformJobRecord], TransformJobRecord]

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from raymaker.platform.database import hosting
 from raymaker.platform.database.tags import put_tags
 from raymaker.platform.errors import ValidationException
-from raymaker.platform.hosting_specs import is_capturing
+from raymaker.platform.hosting.hosting_specs import is_capturing
 from raymaker.platform.operations.checks import (
     find_instance_type,
     read_listing,

@@ -15,7 +15,7 @@ from raymaker.platform.database import hosting
 from raymaker.platform.database.activity import activities
 from raymaker.platform.database.tags import put_tags
 from raymaker.platform.errors import ValidationException
-from raymaker.platform.hosting_specs import is_capturing
+from raymaker.platform.hosting.hosting_specs import is_capturing
 from raymaker.platform.operations.checks import read_listing, read_tags
 from raymaker.platform.operations.endpoint_configs import find_endpoint_config
 from raymaker.platform.operations.models import find_called, find_model, find_origins

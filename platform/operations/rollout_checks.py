@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from raymaker.platform import rollout
-from raymaker.platform.alarms import parse_alarm
 from raymaker.platform.errors import ValidationException
+from raymaker.platform.hosting import rollout
+from raymaker.platform.hosting.alarms import parse_alarm
 from raymaker.platform.operations.naming import as_time
 from raymaker.platform.records import Deployment, EndpointRecord, EndpointStatus, RolloutStage
 

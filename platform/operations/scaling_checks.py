@@ -7,8 +7,8 @@ from typing import Any
 
 from raymaker.platform.capacity import count_that_fit, describe
 from raymaker.platform.errors import ValidationException
+from raymaker.platform.hosting.scaling_specs import bounds, initial_count, instance_type_of, is_scaled
 from raymaker.platform.operations.registry import Context, Request
-from raymaker.platform.scaling_specs import bounds, initial_count, instance_type_of, is_scaled
 
 _MEMORY_STEP_MB = 1024
 

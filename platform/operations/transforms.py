@@ -6,7 +6,6 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from raymaker.platform import transform_jobs
 from raymaker.platform.database import transforms
 from raymaker.platform.database.tags import put_tags
 from raymaker.platform.errors import ResourceInUse, ValidationException
@@ -16,8 +15,9 @@ from raymaker.platform.operations.naming import TRANSFORM_JOB, as_time, make_arn
 from raymaker.platform.operations.registry import Answer, Context, Request, operation
 from raymaker.platform.operations.transform_checks import check_transform_request
 from raymaker.platform.specs import is_plain, resolve_containers
-from raymaker.platform.transform_jobs import TransformJobRecord, TransformModel
-from raymaker.platform.transform_specs import max_runtime_s
+from raymaker.platform.transforming import transform_jobs
+from raymaker.platform.transforming.transform_jobs import TransformJobRecord, TransformModel
+from raymaker.platform.transforming.transform_specs import max_runtime_s
 
 _DESCRIBED_AS_GIVEN = (
     "ModelName",

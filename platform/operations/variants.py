@@ -7,10 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from raymaker.platform.errors import ValidationException
+from raymaker.platform.hosting.scaling_specs import is_load_scaled
 from raymaker.platform.operations.endpoint_configs import check_weights
 from raymaker.platform.operations.scaling_checks import check_desired_count
 from raymaker.platform.records import Deployment, EndpointRecord, EndpointStatus, ResolvedVariant
-from raymaker.platform.scaling_specs import is_load_scaled
 
 _FIELDS = {"DesiredWeight": "weight", "DesiredInstanceCount": "instance_count"}
 

@@ -13,12 +13,12 @@ from botocore.exceptions import ClientError
 
 from raymaker.actors.reports import Outcome, ReportRefused
 from raymaker.actors.spec import SourceSpec
-from raymaker.platform import transform_jobs as jobs
 from raymaker.platform.app import create_app
 from raymaker.platform.database import events, transforms
 from raymaker.platform.database.engine import Database
 from raymaker.platform.operations.registry import Context
-from raymaker.platform.transform_jobs import TransformJobRecord, TransformModel
+from raymaker.platform.transforming import transform_jobs as jobs
+from raymaker.platform.transforming.transform_jobs import TransformJobRecord, TransformModel
 from raymaker.serving.transform.reports import Finished, Phase, Progress, TransformReport
 from support.frontend import make_context, serve_app
 from support.jobs import fresh_name

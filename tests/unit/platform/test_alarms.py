@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from raymaker.actors.reports import FleetSignals
-from raymaker.platform.alarms import FEWEST_ANSWERS, Alarm, parse_alarm
+from raymaker.platform.hosting.alarms import FEWEST_ANSWERS, Alarm, parse_alarm
 
 
 def signals(count: int = 100, **changes: float) -> FleetSignals:

@@ -10,13 +10,14 @@ import pytest
 
 from raymaker.actors.reports import Outcome
 from raymaker.actors.spec import Resources, TrainingSpec
-from raymaker.platform import transform_jobs, transitions
+from raymaker.platform import transitions
 from raymaker.platform.catalogue import load_catalogue
 from raymaker.platform.database import training, transforms
 from raymaker.platform.database.engine import Database
 from raymaker.platform.reconcile import Reconciler
 from raymaker.platform.settings import Settings
-from raymaker.platform.transform_jobs import TransformJobRecord, TransformModel
+from raymaker.platform.transforming import transform_jobs
+from raymaker.platform.transforming.transform_jobs import TransformJobRecord, TransformModel
 from raymaker.serving.transform.reports import Phase, TransformReport
 from raymaker.serving.transform.spec import TransformSpec
 

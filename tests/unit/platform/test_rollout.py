@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from raymaker.platform import rollout, transitions
+from raymaker.platform import transitions
+from raymaker.platform.hosting import rollout
 from raymaker.platform.records import Deployment, EndpointRecord, ResolvedContainer, ResolvedVariant, RolloutStage
 
 NOW = 1000.0

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from raymaker.actors.reports import Activity
-from raymaker.platform import sleep
+from raymaker.platform.hosting import sleep
 from raymaker.platform.records import (
     Deployment,
     EndpointRecord,

@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 
 from raymaker.actors.reports import FAILURE_REASON_CHARS, Outcome, ReportRefused
-from raymaker.platform import transform_jobs as jobs
-from raymaker.platform.transform_jobs import TransformJobRecord, TransformJobStatus, TransformModel
+from raymaker.platform.transforming import transform_jobs as jobs
+from raymaker.platform.transforming.transform_jobs import TransformJobRecord, TransformJobStatus, TransformModel
 from raymaker.platform.transitions import MAX_ATTEMPTS, IllegalMove
 from raymaker.serving.transform.reports import Finished, Phase, Progress, TransformReport
 

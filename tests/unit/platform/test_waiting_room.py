@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from raymaker.platform import sleep, transitions, waiting_room
+from raymaker.platform import transitions
 from raymaker.platform.database import hosting
+from raymaker.platform.hosting import sleep, waiting_room
+from raymaker.platform.hosting.waiting_room import ClientGone, WaitingRoom, find_sleeper
+from raymaker.platform.hosting.way_in import HeldRequest, RouteMissing, Send
 from raymaker.platform.operations.registry import Context
 from raymaker.platform.records import Deployment, EndpointStatus, ResolvedContainer, ResolvedVariant, SleepStage
-from raymaker.platform.waiting_room import ClientGone, WaitingRoom, find_sleeper
-from raymaker.platform.way_in import HeldRequest, RouteMissing, Send
 from support.frontend import make_context
 
 SERVERLESS = {"VariantName": "v", "ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 2}}

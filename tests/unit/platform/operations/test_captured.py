@@ -8,7 +8,7 @@ import pytest
 
 from raymaker.actors.storage import ObjectStore
 from raymaker.platform.errors import ValidationException
-from raymaker.platform.hosting_specs import capture_spec
+from raymaker.platform.hosting.hosting_specs import capture_spec
 from raymaker.serving.capture import Capture
 from raymaker.serving.capture_record import Exchange
 from raymaker.serving.spec import PARQUET, CaptureSpec

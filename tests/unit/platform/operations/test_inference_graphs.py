@@ -8,7 +8,7 @@ import pytest
 
 from raymaker.actors.spec import ScoringSpec
 from raymaker.platform.errors import ValidationException
-from raymaker.platform.hosting_specs import graph_spec
+from raymaker.platform.hosting.hosting_specs import graph_spec
 from raymaker.platform.operations.inference_graphs import (
     check_expanded,
     container_hostnames,

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from raymaker.platform import rollout
 from raymaker.platform.database import hosting
 from raymaker.platform.errors import ValidationException
+from raymaker.platform.hosting import rollout
 
 ROLE = "arn:aws:iam::123456789012:role/anyone"
 ROUTING = "DeploymentConfig.BlueGreenUpdatePolicy.TrafficRoutingConfiguration"

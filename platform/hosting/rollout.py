@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from raymaker.platform.alarms import Alarm, parse_alarm
+from raymaker.platform.hosting.alarms import Alarm, parse_alarm
 from raymaker.platform.records import Deployment, EndpointRecord, EndpointStatus, RolloutStage
 
 ALL_AT_ONCE, CANARY, LINEAR = "ALL_AT_ONCE", "CANARY", "LINEAR"

@@ -7,7 +7,7 @@ from typing import Any
 
 from raymaker.actors.spec import InstanceType, Resources, ScoringSpec
 from raymaker.platform.catalogue import CatalogueError
-from raymaker.platform.transform_jobs import TransformJobRecord
+from raymaker.platform.transforming.transform_jobs import TransformJobRecord
 from raymaker.serving.transform.spec import (
     DEFAULT_MAX_RUNTIME_S,
     DEFAULT_RETRIES,

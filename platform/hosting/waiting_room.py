@@ -17,12 +17,12 @@ from urllib.parse import quote, unquote
 
 import aiohttp
 
-from raymaker.platform import sleep
 from raymaker.platform.database import hosting
 from raymaker.platform.errors import ApiError
+from raymaker.platform.hosting import sleep
+from raymaker.platform.hosting.way_in import MARK_HEADER, HeldRequest, RouteMissing, Send
 from raymaker.platform.operations.registry import Context
 from raymaker.platform.records import Deployment, EndpointRecord, EndpointStatus, SleepStage
-from raymaker.platform.way_in import MARK_HEADER, HeldRequest, RouteMissing, Send
 from raymaker.platform.wire import HttpAnswer
 from raymaker.serving import runtime_wire
 from raymaker.serving.runtime_wire import Refusal, WireAnswer

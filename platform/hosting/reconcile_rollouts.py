@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection
 
-from raymaker.platform import rollout
 from raymaker.platform.database import events, hosting
 from raymaker.platform.database.activity import activities
 from raymaker.platform.database.engine import Database
+from raymaker.platform.hosting import rollout
 from raymaker.platform.records import EndpointRecord, RolloutStage
 from raymaker.serving.activity import WINDOW_S
 from raymaker.serving.endpoint import EndpointObservation, EndpointState

@@ -13,8 +13,8 @@ from raymaker.actors.spec import InstanceType
 from raymaker.platform.database import transforms
 from raymaker.platform.database.engine import Database
 from raymaker.platform.room import Queued, Room
-from raymaker.platform.transform_jobs import MachineState, TransformJobRecord, TransformJobStatus
-from raymaker.platform.transform_specs import resources_needed, transform_specs
+from raymaker.platform.transforming.transform_jobs import MachineState, TransformJobRecord, TransformJobStatus
+from raymaker.platform.transforming.transform_specs import resources_needed, transform_specs
 from raymaker.serving.transform.spec import TransformSpec
 
 logger = logging.getLogger(__name__)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from raymaker.platform import sleep
 from raymaker.platform.database import hosting
 from raymaker.platform.database.activity import activities, delete_activity
 from raymaker.platform.database.engine import Database
 from raymaker.platform.database.invocations import has_invocations
+from raymaker.platform.hosting import sleep
 from raymaker.platform.records import EndpointRecord, EndpointStatus, SleepStage
 from raymaker.serving.endpoint import EndpointObservation, EndpointState
 from raymaker.serving.spec import FRONT

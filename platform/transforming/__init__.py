@@ -1,0 +1,1 @@
+"""Batch transform jobs: the moves of their records, and the part of the reconciler that makes them."""
