@@ -30,7 +30,8 @@ CONNECT_TIMEOUT_S = 5.0
 REQUEST_TIMEOUT_S = 30.0
 """How long S3 may be silent; the SDK's own 3 s are less than it takes to put a large object together."""
 
-Found = list[tuple[str, int]]
+Found = list[tuple[str, int, float]]
+"""Objects: where they lie, how many bytes they have, and when they were last written (epoch seconds)."""
 """Paths of objects, each with its size in bytes."""
 
 
@@ -72,7 +73,9 @@ class LocalFiles:
     def find(self, path: str) -> Found:
         """The file, or all files below the folder; pipes, sockets and devices are not files."""
         size = self.size(path)
-        return [(path, size)] if size is not None else list(_walk(path.rstrip("/") or "/", frozenset()))
+        if size is not None:
+            return [(path, size, Path(path).stat().st_mtime)]
+        return list(_walk(path.rstrip("/") or "/", frozenset()))
 
     def size(self, path: str) -> int | None:
         """None for folders, and for what is no ordinary file."""
@@ -130,6 +133,10 @@ class LocalFiles:
                     place.rmdir()
 
 
+def _found(entry: fs.FileInfo) -> tuple[str, int, float]:
+    return entry.path, entry.size, (entry.mtime_ns or 0) / 1e9
+
+
 class ArrowFiles:
     """A filesystem of pyarrow whose folders are made up from the names of objects."""
 
@@ -157,11 +164,11 @@ class ArrowFiles:
             return self._below(path.rstrip("/"))
         size = self.size(path)
         if size is not None:
-            return [(path, size)]
+            return [_found(self._fs.get_file_info(path))]
         found: Found = []
         for entry in self._fs.get_file_info(fs.FileSelector(parent, recursive=False, allow_not_found=True)):
             if entry.path[len(parent) + 1 :].startswith(stem):
-                found += [(entry.path, entry.size)] if entry.is_file else self._below(entry.path)
+                found += [_found(entry)] if entry.is_file else self._below(entry.path)
         return found
 
     def size(self, path: str) -> int | None:
@@ -186,7 +193,7 @@ class ArrowFiles:
 
     def delete(self, path: str) -> None:
         """Remove the object, and all below it as a folder."""
-        for key, _ in self._below(path.rstrip("/")):
+        for key, *_ in self._below(path.rstrip("/")):
             self._fs.delete_file(key)
         if self.size(path) is not None:
             self._fs.delete_file(path)
@@ -200,7 +207,7 @@ class ArrowFiles:
 
     def _below(self, folder: str) -> Found:
         entries = self._fs.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=True))
-        return [(entry.path, entry.size) for entry in entries if entry.is_file]
+        return [_found(entry) for entry in entries if entry.is_file]
 
 
 class S3Files(ArrowFiles):
@@ -296,8 +303,8 @@ def whole_file(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
 
 
-def _walk(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, int]]:
-    """Yield the regular files below a folder with their sizes; links are followed, but not round in circles."""
+def _walk(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, int, float]]:
+    """Yield the regular files below a folder as `Found` has them; links are followed, but not round in circles."""
     status = Path(folder).stat()
     here = (status.st_dev, status.st_ino)
     if here in above:
@@ -307,7 +314,8 @@ def _walk(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str,
             if entry.is_dir():
                 yield from _walk(entry.path, above | {here})
             elif entry.is_file():
-                yield entry.path, entry.stat().st_size
+                status = entry.stat()
+                yield entry.path, status.st_size, status.st_mtime
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from raymaker.actors.algorithm import Algorithm
 from raymaker.actors.artifacts import unpack
+from raymaker.actors.checkpoints.library import fetch_checkpoint
 from raymaker.actors.errors import ContainerMissing, ScoringError, WorkError
 from raymaker.actors.runtime.base import ContainerHandle, ContainerRuntime, LogLine, Phase
 from raymaker.actors.spec import ContainerSpec, Mount, ScoringSpec
@@ -49,6 +50,8 @@ def fetch_model(store: ObjectStore, spec: ScoringSpec, folder: Path) -> None:
         unpack(store, uri, _additional(folder) / channel)
     if spec.multi_model:
         folder.mkdir(parents=True, exist_ok=True)
+    elif spec.model_uri is not None and spec.checkpoint is not None:
+        fetch_checkpoint(store, spec.model_uri, spec.checkpoint, folder)
     elif spec.model_uri is not None:
         unpack(store, spec.model_uri, folder)
 

@@ -232,3 +232,5 @@ class ScoringSpec:
     """Whether a multi-model container keeps a model that nobody asks for at this moment."""
     additional_models: Mapping[str, str] = field(default_factory=dict)
     """Where more models lie that the container finds beside its own, by their channels' names."""
+    checkpoint: str | None = None
+    """Which checkpoint at `model_uri`, a checkpoint location, is the model; None: what lies there is the model."""

@@ -50,6 +50,8 @@ class ObjectInfo:
     uri: str
     relative_name: str
     size_bytes: int
+    modified_at: float = 0.0
+    """When it was last written, in epoch seconds; 0 where that is not known."""
 
 
 class ObjectStore:
@@ -78,7 +80,7 @@ class ObjectStore:
         found = self._patiently("list", uri, lambda: files.find(path))
         if not found:
             raise ObjectNotFound(f"no object lies at {uri}: check the URI, or put the data there first")
-        objects = [ObjectInfo(files.uri(key), relative_name(path, key), size) for key, size in found]
+        objects = [ObjectInfo(files.uri(key), relative_name(path, key), size, at) for key, size, at in found]
         return sorted(objects, key=lambda item: item.relative_name)
 
     def exists(self, uri: str) -> bool:

@@ -202,6 +202,7 @@ class ResolvedContainer:
     multi_model: bool = False
     keeps_models: bool = True
     additional_models: Mapping[str, str] = field(default_factory=dict)
+    checkpoint: str | None = None
     """As `ScoringSpec` has them."""
 
 

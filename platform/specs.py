@@ -40,6 +40,8 @@ from raymaker.serving.spec import EndpointSpec, VariantSpec
 
 DEFAULT_MAX_RUNTIME_S = 86_400
 JOB_SCHEME = "training-job://"
+LATEST = "latest"
+"""Stands for the name of the checkpoint that was written last."""
 
 Catalogue = Mapping[str, InstanceType]
 Origins = Mapping[str, TrainingJobRecord]
@@ -174,13 +176,33 @@ def additional_sources(container: Mapping[str, Any]) -> dict[str, str]:
 
 
 def job_named_by(uri: str) -> str:
-    """The training job's name in `training-job://<name>`. Raises ValidationException for anything after it."""
-    name, _, rest = uri.removeprefix(JOB_SCHEME).partition("/")
-    if rest:
+    """The training job's name in `training-job://<name>`, or in what names one of its checkpoints."""
+    return uri.removeprefix(JOB_SCHEME).partition("/")[0]
+
+
+def checkpoint_named_by(uri: str) -> str | None:
+    """The checkpoint's name in `training-job://<name>/checkpoints/<checkpoint>`, None where the job's model is meant.
+
+    Raises ValidationException for anything else.
+    """
+    name, slash, rest = uri.removeprefix(JOB_SCHEME).partition("/")
+    if not uri.startswith(JOB_SCHEME) or not slash:
+        return None
+    folder, _, checkpoint = rest.partition("/")
+    if folder != "checkpoints" or not checkpoint or "/" in checkpoint:
         raise ValidationException(
-            f"ModelDataUrl {uri}: checkpoints as models are not supported yet; use {JOB_SCHEME}{name}"
+            f"ModelDataUrl {uri} names nothing: use {JOB_SCHEME}{name}, or {JOB_SCHEME}{name}/checkpoints/ and "
+            f"the name of one, or {LATEST}"
         )
-    return name
+    return checkpoint
+
+
+def checkpoint_location(job: TrainingJobRecord) -> str:
+    """Where a job's checkpoints are stored. Raises ValidationException where they are not."""
+    uri: str | None = job.request.get("CheckpointConfig", {}).get("S3Uri")
+    if uri is None:
+        raise ValidationException(f"training job {job.name} stores no checkpoints: it has no CheckpointConfig")
+    return uri
 
 
 def source_of(request: Mapping[str, Any]) -> SourceSpec | None:
@@ -221,6 +243,7 @@ def _resolve_container(
 ) -> ResolvedContainer:
     told = model_data_uri(container)
     uri, job = _settle(told, origins) if told is not None else None, origins.get(told or "")
+    checkpoint = checkpoint_named_by(told) if told is not None else None
     image, source = container.get("Image"), None
     if image is None:
         if job is None:
@@ -237,6 +260,7 @@ def _resolve_container(
         hostname=hostname or container.get("ContainerHostname"),
         multi_model=container.get("Mode") == MULTI_MODEL,
         keeps_models=container.get("MultiModelConfig", {}).get("ModelCacheSetting", "Enabled") == "Enabled",
+        checkpoint=checkpoint,
         additional_models={name: _settle(each, origins) for name, each in additional_sources(container).items()},
     )
 
@@ -273,6 +297,7 @@ def _scoring_spec(
         multi_model=container.multi_model,
         keeps_models=container.keeps_models,
         additional_models=container.additional_models,
+        checkpoint=container.checkpoint,
     )
 
 
@@ -281,6 +306,8 @@ def _settle(uri: str, origins: Origins) -> str:
     if not uri.startswith(JOB_SCHEME):
         return uri
     job = origins.get(uri)
+    if job is not None and checkpoint_named_by(uri) is not None:
+        return checkpoint_location(job)
     if job is None:
         raise ValidationException(f"ModelDataUrl {uri}: there is no training job {job_named_by(uri)}")
     if not job.has_model or job.model_uri is None:

@@ -99,7 +99,11 @@ class Ledger:
 
     def list_present(self) -> dict[str, int]:
         """Everything that lies at the location: names of objects, and their sizes in bytes."""
-        return {item.relative_name: item.size_bytes for item in self._list("")}
+        return {name: item.size_bytes for name, item in self.list_objects().items()}
+
+    def list_objects(self) -> dict[str, ObjectInfo]:
+        """Everything that lies at the location, by name."""
+        return {item.relative_name: item for item in self._list("")}
 
     def stale_stages(self) -> list[str]:
         """Folders of staged objects that earlier starts of this job have left."""

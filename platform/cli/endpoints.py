@@ -25,6 +25,9 @@ def deploy(
     *,
     image: Annotated[str | None, typer.Option(help="Serve with this image instead of a job's.")] = None,
     model: Annotated[str | None, typer.Option(help="Model archive for --image: a path or URI.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Serve this checkpoint of the job: its name, or latest.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The endpoint's name; made up where none is given.")] = None,
     instance_type: Annotated[str | None, typer.Option(help="What machine to serve on; default: the job's.")] = None,
     count: Annotated[int, typer.Option(min=1, help="How many scoring containers.")] = 1,
@@ -37,10 +40,13 @@ def deploy(
         raise typer.BadParameter("name a training job, or give --image, one of them")
     if model is not None and image is None:
         raise typer.BadParameter("--model goes with --image; a training job has its own model")
+    if checkpoint is not None and job is None:
+        raise typer.BadParameter("--checkpoint goes with a training job, whose image serves it")
     endpoint = client_of(ctx).deploy(
         job or model,
         image=image,
         name=name,
+        checkpoint=checkpoint,
         instance_type=instance_type,
         instance_count=count,
         environment=pairs("--env", env),

@@ -163,6 +163,16 @@ def metrics(
         )
 
 
+def checkpoints(ctx: typer.Context, name: JobName, *, as_json: AsJson = False) -> None:
+    """List a job's whole checkpoints, newest first. `raymaker deploy JOB --checkpoint NAME` serves one."""
+    found = client_of(ctx).job(name).checkpoints()
+    if as_json:
+        display.show_json(found)
+    else:
+        rows = ((it["CheckpointName"], it["SizeInBytes"], it["FileCount"], it["LastModifiedTime"]) for it in found)
+        display.show_table(("CHECKPOINT", "BYTES", "FILES", "STORED"), rows, empty="no checkpoints")
+
+
 def _draw(job: TrainingJob, metric: str | None, image: Path | None, *, follow: bool) -> None:
     """Draw a job's numbers, and keep the drawing where that is asked for."""
     from raymaker.platform.cli import charts

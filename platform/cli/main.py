@@ -105,6 +105,7 @@ for command in (
     either.describe,
     either.logs,
     jobs.metrics,
+    jobs.checkpoints,
     either.events,
     jobs.stop,
     endpoints.deploy,

@@ -134,6 +134,7 @@ class Client:
         *,
         image: str | None = None,
         name: str | None = None,
+        checkpoint: str | None = None,
         instance_type: str | None = None,
         instance_count: int = 1,
         environment: Mapping[str, str] | None = None,
@@ -141,13 +142,21 @@ class Client:
     ) -> Endpoint:
         """Serve a training job (by handle or name), or with `image` a model archive by URI or path, behind an endpoint.
 
-        With an image and no model, the model lies in the image. Raises EndpointFailed when waiting for it.
+        With an image and no model, the model lies in the image; `checkpoint` is one of the job's, by name, or `latest`.
+        Raises EndpointFailed when waiting for it.
         """
         if image is None:
             job = model if isinstance(model, TrainingJob) else self.job(_job_name(model))
             return job.deploy(
-                name, instance_type=instance_type, instance_count=instance_count, environment=environment, wait=wait
+                name,
+                checkpoint=checkpoint,
+                instance_type=instance_type,
+                instance_count=instance_count,
+                environment=environment,
+                wait=wait,
             )
+        if checkpoint is not None:
+            raise WrongArgument("checkpoint goes with a training job, whose image serves it: leave image out")
         if isinstance(model, TrainingJob):
             model = model.model_uri
         container = given(

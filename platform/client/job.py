@@ -186,10 +186,16 @@ class TrainingJob:
         """Delete the record of an ended job. Its model stays where it was stored."""
         self.connection.call("delete_training_job", TrainingJobName=self.name)
 
+    def checkpoints(self) -> list[Answer]:
+        """Return the checkpoints that are whole, newest first, as ListCheckpoints tells of them."""
+        found: list[Answer] = self.connection.call("list_checkpoints", TrainingJobName=self.name)["Checkpoints"]
+        return found
+
     def deploy(
         self,
         name: str | None = None,
         *,
+        checkpoint: str | None = None,
         instance_type: str | None = None,
         instance_count: int = 1,
         environment: Mapping[str, str] | None = None,
@@ -197,6 +203,8 @@ class TrainingJob:
         wait: bool = True,
     ) -> Endpoint:
         """Serve the job's model behind an endpoint. The name is made up where none is given.
+
+        With `checkpoint`, a name or `latest`, that is served, also while the job trains.
 
         An endpoint of that name is updated to it, and serves what it served before until then. `instance_type` None
         is the job's own. Raises EndpointFailed when waiting for it and it does not come up.
@@ -207,6 +215,7 @@ class TrainingJob:
             TrainingJobName=self.name,
             **given(
                 EndpointName=name,
+                Checkpoint=checkpoint,
                 InstanceType=instance_type,
                 InitialInstanceCount=instance_count,
                 Environment=dict(environment or {}) or None,

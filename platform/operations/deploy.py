@@ -7,6 +7,7 @@ from sqlalchemy import Connection
 from raymaker.platform.database import hosting, training
 from raymaker.platform.database.tags import put_tags
 from raymaker.platform.errors import ValidationException
+from raymaker.platform.operations.checkpoints import pin
 from raymaker.platform.operations.checks import find_instance_type
 from raymaker.platform.operations.endpoint_configs import new_endpoint_config
 from raymaker.platform.operations.endpoints import insert_endpoint, move_to, resolve
@@ -25,12 +26,16 @@ def deploy(context: Context, request: Request) -> Answer:
 
     Raises ValidationException where the job has no model to serve.
     """
+    checkpoint = request.get("Checkpoint")
     with context.database.reading() as connection:
-        job = _find_job(context, connection, request["TrainingJobName"])
+        job = _find_job(context, connection, request["TrainingJobName"], needs_model=checkpoint is None)
+    uri = f"{JOB_SCHEME}{job.name}"
+    if checkpoint is not None:
+        uri = pin(context, f"{uri}/checkpoints/{checkpoint}")
     instance_type = request.get("InstanceType", job.request["ResourceConfig"]["InstanceType"])
     find_instance_type(context, instance_type, "InstanceType")
     name = make_up_name(job.name)
-    model = _make_model(context, name, job, request)
+    model = _make_model(context, name, uri, request)
     config = _make_config(context, name, instance_type, request)
     with context.database.transaction() as connection:
         if not (hosting.insert_model(connection, model) and hosting.insert_endpoint_config(connection, config)):
@@ -49,17 +54,17 @@ def deploy(context: Context, request: Request) -> Answer:
     }
 
 
-def _find_job(context: Context, connection: Connection, name: str) -> TrainingJobRecord:
+def _find_job(context: Context, connection: Connection, name: str, *, needs_model: bool) -> TrainingJobRecord:
     job = training.find_training_job(connection, name)
     if job is None:
         raise not_found(context, TRAINING_JOB, name)
-    if not job.has_model:
+    if needs_model and not job.has_model:
         raise ValidationException(f"TrainingJobName: nothing to deploy, {explain_no_model(job)}")
     return job
 
 
-def _make_model(context: Context, name: str, job: TrainingJobRecord, request: Request) -> ModelRecord:
-    container: Request = {"ModelDataUrl": f"{JOB_SCHEME}{job.name}"}
+def _make_model(context: Context, name: str, uri: str, request: Request) -> ModelRecord:
+    container: Request = {"ModelDataUrl": uri}
     if "Environment" in request:
         container["Environment"] = request["Environment"]
     return new_model(context, name, {"ModelName": name, "PrimaryContainer": container})

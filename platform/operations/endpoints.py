@@ -6,6 +6,7 @@ How variants are described and changed stands in `variants.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Connection
@@ -16,6 +17,7 @@ from raymaker.platform.database.activity import activities
 from raymaker.platform.database.tags import put_tags
 from raymaker.platform.errors import ValidationException
 from raymaker.platform.hosting.hosting_specs import is_capturing
+from raymaker.platform.operations.checkpoints import Pins, pin_models, pinned
 from raymaker.platform.operations.checks import read_listing, read_tags
 from raymaker.platform.operations.endpoint_configs import find_endpoint_config
 from raymaker.platform.operations.models import find_called, find_model, find_origins
@@ -42,10 +44,10 @@ from raymaker.platform.specs import resolve_variant
 @operation("CreateEndpoint")
 def create_endpoint(context: Context, request: Request) -> Answer:
     """Accept an endpoint: durable when this answers; DescribeEndpoint tells when it serves."""
-    tags = read_tags(request)
+    tags, pins = read_tags(request), pin_models(context, request["EndpointConfigName"])
     with context.database.transaction() as connection:
         config = find_endpoint_config(context, connection, request["EndpointConfigName"])
-        desired, policy = resolve(context, connection, config), request.get("DeploymentConfig")
+        desired, policy = resolve(context, connection, config, pins), request.get("DeploymentConfig")
         check_deployment_config(policy, desired)
         record = insert_endpoint(context, connection, request["EndpointName"], desired, policy)
         put_tags(connection, record.arn, tags)
@@ -93,9 +95,10 @@ def list_endpoints(context: Context, request: Request) -> Answer:
 @operation("UpdateEndpoint")
 def update_endpoint(context: Context, request: Request) -> Answer:
     """Accept another configuration for an endpoint, which goes on serving meanwhile."""
+    pins = pin_models(context, request["EndpointConfigName"])
     with context.database.transaction() as connection:
         config = find_endpoint_config(context, connection, request["EndpointConfigName"])
-        desired = resolve(context, connection, config)
+        desired = resolve(context, connection, config, pins)
         running = hosting.find_endpoint(connection, request["EndpointName"], lock=True)
         if request.get("RetainAllVariantProperties"):
             desired = retain_properties(desired, running.deployed if running else None, _excluded(request))
@@ -133,12 +136,14 @@ def delete_endpoint(context: Context, request: Request) -> Answer:
     return {}
 
 
-def resolve(context: Context, connection: Connection, config: EndpointConfigRecord) -> Deployment:
+def resolve(
+    context: Context, connection: Connection, config: EndpointConfigRecord, pins: Pins = MappingProxyType({})
+) -> Deployment:
     """Settle what a configuration runs. Raises ValidationException where a model is gone or not to be had."""
 
     def resolve_one(variant: Request) -> ResolvedVariant:
-        model = find_model(context, connection, variant["ModelName"])
-        called = find_called(context, connection, model.request)
+        model = pinned(find_model(context, connection, variant["ModelName"]), pins)
+        called = [pinned(each, pins) for each in find_called(context, connection, model.request)]
         return resolve_variant(variant, [(each, find_origins(connection, each.request)) for each in (model, *called)])
 
     return Deployment(

@@ -28,6 +28,8 @@ from raymaker.platform.records import ModelRecord, TrainingJobRecord
 from raymaker.platform.specs import (
     JOB_SCHEME,
     additional_sources,
+    checkpoint_location,
+    checkpoint_named_by,
     is_plain,
     job_named_by,
     model_containers,
@@ -198,6 +200,8 @@ def _check_additional(container: Mapping[str, Any], path: str) -> None:
             raise ValidationException(f"{path}[{number}].ChannelName {name} cannot name a folder: choose another")
         seen.add(name)
         _check_data_source(source["S3DataSource"], f"{path}[{number}]")
+        if checkpoint_named_by(source["S3DataSource"]["S3Uri"]) is not None:
+            raise ValidationException(f"{path}[{number}]: a checkpoint is a model of its own: give it as ModelDataUrl")
 
 
 def _check_data_source(objects: Mapping[str, Any] | None, path: str) -> None:
@@ -221,6 +225,8 @@ def _check_origin(context: Context, connection: Connection, container: Mapping[s
     for each, job in origins.items():
         if each.startswith(JOB_SCHEME) and job is None:
             raise not_found(context, TRAINING_JOB, job_named_by(each))
+        if job is not None and checkpoint_named_by(each) is not None:
+            checkpoint_location(job)
     uri = model_data_uri(container)
     if "Image" not in container and origins.get(uri or "") is None:
         raise ValidationException(

@@ -102,6 +102,10 @@ def _resolve_model(context: Context, connection: Connection, name: str) -> Trans
             f"ModelName: model {name} has several containers or many models: a transform job runs one of one"
         )
     (found,) = resolve_containers(model, find_origins(connection, model.request))
+    if found.checkpoint is not None:
+        raise ValidationException(
+            f"ModelName: model {name} is a checkpoint, which no transform job runs: give the model of a job that ended"
+        )
     return TransformModel(
         found.image, found.source, found.model_uri, found.environment, additional_models=found.additional_models
     )

@@ -230,7 +230,7 @@ def test_a_graph_may_call_nothing_but_models(api):
         ),
         ({"PrimaryContainer": {"ModelPackageName": "p"}}, "PrimaryContainer.ModelPackageName is not supported"),
         ({"PrimaryContainer": {"ModelDataUrl": "training-job://nobody"}}, "no training job nobody"),
-        ({"PrimaryContainer": {"ModelDataUrl": "training-job://job/checkpoints/1"}}, "checkpoints as models"),
+        ({"PrimaryContainer": {"ModelDataUrl": "training-job://nobody/checkpoints/1"}}, "no training job nobody"),
         ({"PrimaryContainer": {"ModelDataUrl": "s3://elsewhere/m"}}, "name an Image"),
         (
             {
