@@ -43,8 +43,6 @@ def deploy(context: Context, request: Request) -> Answer:
         endpoint = _insert_or_update(context, connection, request.get("EndpointName", name), config)
         for made in (model, config):
             put_tags(connection, made.arn, {OWNER_TAG: endpoint.name})
-        for arn in (model.arn, config.arn):
-            put_tags(connection, arn, {OWNER_TAG: endpoint.name})
     context.cluster.wake()
     return {
         "EndpointName": endpoint.name,
