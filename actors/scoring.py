@@ -16,7 +16,7 @@ from pathlib import Path
 
 from raymaker.actors.algorithm import Algorithm
 from raymaker.actors.artifacts import unpack
-from raymaker.actors.checkpoints.library import fetch_checkpoint
+from raymaker.actors.checkpoints.stored import fetch_checkpoint
 from raymaker.actors.errors import ContainerMissing, ScoringError, WorkError
 from raymaker.actors.runtime.base import ContainerHandle, ContainerRuntime, LogLine, Phase
 from raymaker.actors.spec import ContainerSpec, Mount, ScoringSpec

@@ -357,7 +357,7 @@ def _take_metric_name(name: str) -> str:
 
 def _take_metric(name: str, value: object) -> float:
     """A number, or the words for those that JSON does not have."""
-    if type(value) in {int, float} or value in {"NaN", "Infinity", "-Infinity"}:
+    if type(value) in {int, float} or value in ("NaN", "Infinity", "-Infinity"):
         try:
             return float(value)  # type: ignore[arg-type]
         except OverflowError:

@@ -139,6 +139,12 @@ def move_endpoint(connection: Connection, name: str, move: Move) -> EndpointReco
     return save_endpoint(connection, moved)
 
 
+def apply_move(database: Database, name: str, move: Move) -> EndpointRecord:
+    """Move an endpoint in a transaction of its own. Raises EndpointMissing."""
+    with database.transaction() as connection:
+        return move_endpoint(connection, name, move)
+
+
 def count_endpoints(connection: Connection) -> dict[str, int]:
     """Count all endpoints, by status."""
     statement = select(endpoints.c.status, func.count()).group_by(endpoints.c.status).order_by(endpoints.c.status)
@@ -174,16 +180,12 @@ def endpoint_healthy(
         moved = transitions.endpoint_healthy(record, generation, running_counts, now)
         return sleep.be_awake(moved, wanted_counts or running_counts) if generation == record.generation else moved
 
-    with database.transaction() as connection:
-        return move_endpoint(connection, name, move)
+    return apply_move(database, name, move)
 
 
 def endpoint_failed(database: Database, name: str, generation: int, reason: str, now: float) -> EndpointRecord:
     """Take the news that a generation cannot come up, and return the endpoint as it goes on. Raises EndpointMissing."""
-    with database.transaction() as connection:
-        return move_endpoint(
-            connection, name, lambda record: transitions.endpoint_failed(record, generation, reason, now)
-        )
+    return apply_move(database, name, lambda record: transitions.endpoint_failed(record, generation, reason, now))
 
 
 def endpoint_gone(database: Database, name: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
 from raymaker.actors.spec import ScoringSpec
+from raymaker.platform.hosting.scaling_specs import step_scaling_spec
 from raymaker.platform.operations.inference_graphs import DIRECT, scaled_targets
 from raymaker.platform.records import ResolvedVariant
 from raymaker.serving.graph.document import direct_graph, parse_graph, serial_graph
@@ -52,18 +53,7 @@ def graph_spec(variant: ResolvedVariant, scorings: Sequence[ScoringSpec]) -> Gra
 def _scalings(document: Mapping[str, Any]) -> dict[str, ScalingSpec]:
     """How steps have the containers scaled that they call, by hostname."""
     scaled = {target: scaling for _, target, scaling in scaled_targets(document)}
-    return {target.name: _step_scaling(scaling) for target, scaling in scaled.items()}
-
-
-def _step_scaling(asked: Mapping[str, Any]) -> ScalingSpec:
-    least = asked.get("MinInstanceCount", 1)
-    return ScalingSpec(
-        min_count=least,
-        max_count=asked.get("MaxInstanceCount", least),
-        target_concurrency=asked.get("TargetConcurrency", ScalingSpec.target_concurrency),
-        scale_out_delay_s=asked.get("ScaleOutDelayInSeconds", ScalingSpec.scale_out_delay_s),
-        scale_in_delay_s=asked.get("ScaleInDelayInSeconds", ScalingSpec.scale_in_delay_s),
-    )
+    return {target.name: step_scaling_spec(scaling) for target, scaling in scaled.items()}
 
 
 def async_spec(config: Mapping[str, Any] | None) -> AsyncSpec | None:

@@ -16,8 +16,6 @@ from raymaker.serving.spec import EndpointSpec
 
 SERVE_BEGINS_S = 3.0
 """How long after a deploy Serve may still tell how things were before it."""
-
-
 _WORST_FIRST = (EndpointState.FAILED, EndpointState.UNHEALTHY, EndpointState.DEPLOYING, EndpointState.HEALTHY)
 
 
@@ -37,7 +35,7 @@ class RolloutReconciler:
             return None
         return (
             events.last_replica_failure(self._database, endpoint.arn, endpoint.generation)
-            or _missing(spec, seen)
+            or _unhealthy(spec, seen)
             or self._alarm(endpoint, frozenset(map(spec.fleet_name, spec.variants)), now)
         )
 
@@ -60,11 +58,11 @@ class RolloutReconciler:
         name, generation = endpoint.name, endpoint.generation
         match endpoint.stage:
             case RolloutStage.PREPARING:
-                self._move(name, lambda record: rollout.fleets_ready(record, generation, now))
+                hosting.apply_move(self._database, name, lambda record: rollout.fleets_ready(record, generation, now))
             case RolloutStage.RETURNING:
-                self._move(name, lambda record: rollout.returned(record, generation, now))
+                hosting.apply_move(self._database, name, lambda record: rollout.returned(record, generation, now))
             case RolloutStage.SHIFTING if rollout.front_step(endpoint) is not None:
-                moved = self._move(name, lambda record: rollout.go_on(record, generation, now))
+                moved = hosting.apply_move(self._database, name, lambda record: rollout.go_on(record, generation, now))
                 return moved != endpoint or not rollout.has_waited(endpoint, now)
             case _:
                 return False
@@ -86,15 +84,9 @@ class RolloutReconciler:
         ]
         return next((reason for alarm in alarms if (reason := alarm.reason(signals)) is not None), None)
 
-    def _move(self, name: str, move: hosting.Move) -> EndpointRecord:
-        with self._database.transaction() as connection:
-            return hosting.move_endpoint(connection, name, move)
 
-
-def _missing(spec: EndpointSpec, seen: EndpointObservation) -> str | None:
+def _unhealthy(spec: EndpointSpec, seen: EndpointObservation) -> str | None:
     """Say that replicas that take over have failed."""
-    if seen.state is not EndpointState.UNHEALTHY:
-        return None
     names = map(spec.fleet_name, spec.fleets)
-    short = [name for name in names if seen.running_counts.get(name, 0) < seen.wanted_counts.get(name, 0)]
-    return f"replicas of {', '.join(short)} failed: {seen.message}" if short else None
+    failed = [name for name in names if seen.states.get(name) is EndpointState.UNHEALTHY]
+    return f"replicas of {', '.join(failed)} failed: {seen.message}" if failed else None

@@ -51,13 +51,11 @@ class SleepReconciler:
             waits = has_invocations(connection, endpoint.name)
         if waits or not sleep.is_idle(said, seen.running_counts.get(FRONT, 0), idle_s, now):
             return False
-        self._move(endpoint.name, lambda record: sleep.fall_asleep(record, endpoint.generation))
+        hosting.apply_move(self._database, endpoint.name, lambda record: sleep.fall_asleep(record, endpoint.generation))
         return True
 
     def give_up(self, endpoint: EndpointRecord, reason: str) -> None:
         """Have an endpoint that could not be woken go back to sleep, with the reason."""
-        self._move(endpoint.name, lambda record: sleep.wake_failed(record, endpoint.generation, reason))
-
-    def _move(self, name: str, move: hosting.Move) -> None:
-        with self._database.transaction() as connection:
-            hosting.move_endpoint(connection, name, move)
+        hosting.apply_move(
+            self._database, endpoint.name, lambda record: sleep.wake_failed(record, endpoint.generation, reason)
+        )

@@ -95,8 +95,9 @@ def current_share(record: EndpointRecord) -> float:
 
 def front_step(record: EndpointRecord) -> int | None:
     """The step of a rollout that takes its time; None while there is none."""
-    is_shifting = record.stage is RolloutStage.SHIFTING and record.rollout is not None
-    return record.rollout.step if is_shifting and record.rollout and plan_for(record).is_gradual else None
+    if record.stage is not RolloutStage.SHIFTING or record.rollout is None:
+        return None
+    return record.rollout.step if plan_for(record).is_gradual else None
 
 
 def routed(deployment: Deployment) -> Deployment:

@@ -52,14 +52,25 @@ def scaling_spec(request: Request, settings: Settings) -> ScalingSpec | None:
         )
     if not is_scaled(request):
         return None
-    scaling, (least, most) = request["ManagedInstanceScaling"], bounds(request)
+    scaling = request["ManagedInstanceScaling"]
+    return _by_load(scaling, bounds(request), scaling.get("IdleTimeInSeconds", settings.idle_s))
+
+
+def step_scaling_spec(asked: Request) -> ScalingSpec:
+    """Say how the container is scaled that a graph's step calls. It never goes to sleep by itself."""
+    least = asked.get("MinInstanceCount", 1)
+    return _by_load(asked, (least, asked.get("MaxInstanceCount", least)), ScalingSpec.idle_s)
+
+
+def _by_load(asked: Request, bounds: tuple[int, int], idle_s: float) -> ScalingSpec:
+    least, most = bounds
     return ScalingSpec(
         min_count=least,
         max_count=most,
-        target_concurrency=scaling.get("TargetConcurrency", ScalingSpec.target_concurrency),
-        scale_out_delay_s=scaling.get("ScaleOutDelayInSeconds", ScalingSpec.scale_out_delay_s),
-        scale_in_delay_s=scaling.get("ScaleInDelayInSeconds", ScalingSpec.scale_in_delay_s),
-        idle_s=scaling.get("IdleTimeInSeconds", settings.idle_s),
+        target_concurrency=asked.get("TargetConcurrency", ScalingSpec.target_concurrency),
+        scale_out_delay_s=asked.get("ScaleOutDelayInSeconds", ScalingSpec.scale_out_delay_s),
+        scale_in_delay_s=asked.get("ScaleInDelayInSeconds", ScalingSpec.scale_in_delay_s),
+        idle_s=idle_s,
     )
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from raymaker.actors.checkpoints.library import StoredCheckpoint, list_checkpoints
+from raymaker.actors.checkpoints.stored import StoredCheckpoint, list_checkpoints
 from raymaker.actors.errors import StorageError
 from raymaker.actors.storage import ObjectStore
 from raymaker.platform.cluster.site import site_of

@@ -430,9 +430,11 @@ def replica_fails(world: World, now: float) -> None:
     record_endpoint_event(world.database, "e", 2, "the container ended", failed=True, now=now)
 
 
-def replicas_are_missing(world: World, now: float) -> None:
+def replicas_are_unhealthy(world: World, now: float) -> None:
     world.fleet.seen["e"] = EndpointObservation(
-        EndpointState.UNHEALTHY, {"front": 1, "AllTraffic@1": 1}, {"front": 1, "AllTraffic@1": 1, NEW_FLEET: 1}, "died"
+        EndpointState.UNHEALTHY,
+        message="died",
+        states={"front": EndpointState.HEALTHY, NEW_FLEET: EndpointState.UNHEALTHY},
     )
 
 
@@ -448,7 +450,7 @@ def too_long(world: World, now: float) -> None:
     ("happens", "later", "reason"),
     [
         (replica_fails, 5, "the container ended"),
-        (replicas_are_missing, 5, f"replicas of {NEW_FLEET} failed: died"),
+        (replicas_are_unhealthy, 5, f"replicas of {NEW_FLEET} failed: died"),
         (alarm_fires, 5, "alarm 5XXErrorRate > 0.1 fired: 0.15"),
         (too_long, 600, "MaximumExecutionTimeoutInSeconds"),
     ],
@@ -510,6 +512,14 @@ def test_a_way_back_on_which_the_old_front_fails_has_failed(world: World) -> Non
     found = world.endpoint("e")
     assert found.status is EndpointStatus.UPDATE_ROLLBACK_FAILED
     assert found.failure_reason == "the container ended Going back failed too: no machine"
+
+
+def test_trouble_of_the_fleets_that_are_left_behind_undoes_nothing(world: World) -> None:
+    reconciler = begin_canary(world)
+    states = {"AllTraffic@1": EndpointState.UNHEALTHY, NEW_FLEET: EndpointState.HEALTHY}
+    world.fleet.seen["e"] = EndpointObservation(EndpointState.UNHEALTHY, message="old", states=states)
+    reconciler.step(NOW + 5)
+    assert world.status("e") is EndpointStatus.UPDATING
 
 
 def test_what_others_answered_or_long_ago_fires_no_alarm(world: World) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from raymaker.actors.checkpoints.ledger import Ledger
-from raymaker.actors.checkpoints.library import fetch_checkpoint, list_checkpoints
 from raymaker.actors.checkpoints.manifest import Manifest, StoredFile, Writer
+from raymaker.actors.checkpoints.stored import fetch_checkpoint, list_checkpoints
 from raymaker.actors.errors import ObjectNotFound
 from raymaker.actors.storage import ObjectStore
 
