@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -33,6 +32,8 @@ from support.servers import free_port
 
 ROOT = Path(__file__).parents[2]
 RAYMAKER = Path(sys.executable).with_name("raymaker")
+SERVES_OWN = 500
+"""How far above a platform's port that of Serve's own proxy lies."""
 RAY_PORTS_COUNT = 4
 """`raymaker up` gives Ray the port of the settings and the three after it."""
 ORPHANS_TIMEOUT_S = 30.0
@@ -189,8 +190,11 @@ def running_platform(nodes: int = 1, machines: tuple[WiredMachine, ...] = (), **
 
 def platform_environment(home: Path, **settings: object) -> dict[str, str]:
     """The variables of a platform that meets no other one: this process's own without its RAYMAKER_*, and these."""
-    ray_port = _free_ports(RAY_PORTS_COUNT)
-    ports = {name: free_port() for name in ("port", "haproxy_stats_port", "haproxy_metrics_port")}
+    ray_port = free_port(*range(1, RAY_PORTS_COUNT))
+    ports = {
+        "port": free_port(SERVES_OWN),
+        **{name: free_port() for name in ("haproxy_stats_port", "haproxy_metrics_port")},
+    }
     chosen = {"home": home, "ray_port": ray_port, **ports, "base_image": BASE_IMAGE, "cpus": 8, **settings}
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAYMAKER_", "RAY_"))}
     kept["PATH"] = f"{RAYMAKER.parent}:{kept['PATH']}"
@@ -218,13 +222,3 @@ def platform(engine: docker.DockerClient, base_image: str, s3: ObjectStore, regi
 def _must_succeed(done: subprocess.CompletedProcess[str]) -> None:
     if done.returncode:
         raise RuntimeError(f"{done.args} failed with exit code {done.returncode}:\n{done.stdout}{done.stderr}")
-
-
-def _free_ports(count: int) -> int:
-    """The first of `count` ports in a row that nothing listens on at this moment."""
-    while True:
-        first = free_port()
-        with contextlib.suppress(OSError), contextlib.ExitStack() as held:
-            for port in range(first, first + count):
-                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            return first

@@ -25,16 +25,25 @@ def find_program(name: str, *more_folders: str, package: str) -> str:
     return found
 
 
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing listens on at this moment, nor takes by chance later.
+_GIVEN: set[int] = set()
+"""Every port that this process has given out: who was given one may not listen on it yet."""
+
+
+def free_port(*offsets: int) -> int:
+    """A TCP port of 127.0.0.1 that nothing listens on at this moment, that was given to nobody, nor is taken by chance.
 
     So it lies below the ports that the kernel hands out (32768 and up) and those of Serve's replicas (30000 and up).
+    The same holds for the ports that lie `offsets` above it.
     """
     while True:
-        port = random.randrange(20_000, 30_000)
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            return port
+        first = random.randrange(20_000, 30_000 - max(offsets, default=0))
+        ports = {first, *(first + offset for offset in offsets)}
+        with contextlib.suppress(OSError), contextlib.ExitStack() as probes:
+            for port in ports - _GIVEN:
+                probes.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            if not ports & _GIVEN:
+                _GIVEN.update(ports)
+                return first
 
 
 def as_user(user: str | None) -> list[str]:
