@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from raymaker.actors.errors import WorkError
-from raymaker.actors.reports import JobReporter, Metric, ReportRefused
+from raymaker.actors.reports import JobReporter, Metric, ReportRefused, Source
 from raymaker.actors.spec import TrainingSpec
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class MetricBuffer:
                     self._lost_count += 1
                     continue
                 self._last = max(self._now(), self._last + SMALLEST_STEP_S)
-                self._kept.append(Metric(name, value, self._last, step=step, rank=rank))
+                self._kept.append(Metric(name, value, self._last, step, rank, Source.EXCHANGE))
 
     def take(self) -> tuple[list[Metric], int]:
         """Hand over what waits, and how many numbers were lost since the last time."""

@@ -22,9 +22,22 @@ class Outcome(enum.Enum):
     TIMED_OUT = "MaxRuntimeExceeded"
 
 
+class Source(enum.StrEnum):
+    """Where a number comes from."""
+
+    LOG = "Log"
+    """A metric definition found it in the log."""
+    EXCHANGE = "Exchange"
+    """A container told its exchange."""
+    RESOURCES = "Resources"
+    """The platform measured what a container uses."""
+    EVALUATION = "Evaluation"
+    """An evaluation came to it."""
+
+
 @dataclass(frozen=True)
 class Metric:
-    """One number said by a job. `time` is epoch seconds, `step` the job's own count where it says one."""
+    """One number said by a job, or of it. `time` is epoch seconds, `step` the job's own count where it says one."""
 
     name: str
     value: float
@@ -32,6 +45,7 @@ class Metric:
     step: int | None = None
     rank: int | None = None
     """Which container said it; None where that is not known."""
+    source: Source = Source.LOG
 
 
 @dataclass(frozen=True)

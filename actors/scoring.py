@@ -123,13 +123,17 @@ class ScoringContainer:
 
     def wait(self) -> str:
         """Block until the container has ended. Returns in words how, with the end of its log."""
+        return self.wait_for(None) or "it ended"
+
+    def wait_for(self, timeout_s: float | None) -> str | None:
+        """Wait for its end as `wait` does; None where `timeout_s` passes first."""
         if self._handle is None:
             raise RuntimeError("the container was not started")
         try:
-            status = self._runtime.wait(self._handle)
+            status = self._runtime.wait(self._handle, timeout_s)
         except ContainerMissing:
             return f"the container was removed from outside.{self._said_last()}"
-        return f"{status.describe() if status else 'it ended'}.{self._said_last()}"
+        return f"{status.describe()}.{self._said_last()}" if status else None
 
     def kill(self) -> None:
         """End the container at once, as an owner does that has lost patience with it. It may be started again."""

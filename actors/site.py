@@ -55,6 +55,11 @@ class Site:
         return self.home / "transforms"
 
     @property
+    def evaluations(self) -> Path:
+        """Where evaluations have their folders: `<evaluations>/<job>-<number>`."""
+        return self.home / "evaluations"
+
+    @property
     def sources(self) -> Path:
         """Where staged source code is kept, by content."""
         return self.home / "sources"

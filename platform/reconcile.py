@@ -18,6 +18,8 @@ from raymaker.platform import specs
 from raymaker.platform.capacity import resources_needed
 from raymaker.platform.database import events, hosting, training
 from raymaker.platform.database.engine import Database
+from raymaker.platform.evaluating.reconcile_evaluations import EvaluationReconciler, EvaluatorFleet
+from raymaker.platform.evaluating.watch import CheckpointWatch
 from raymaker.platform.hosting import rollout
 from raymaker.platform.hosting.reconcile_rollouts import RolloutReconciler
 from raymaker.platform.hosting.reconcile_sleep import SleepReconciler
@@ -41,7 +43,7 @@ logger = logging.getLogger(__name__)
 Attempt = tuple[str, int]
 
 
-class Fleet(TransformFleet, Protocol):
+class Fleet(TransformFleet, EvaluatorFleet, Protocol):
     """What the reconciler asks of the cluster."""
 
     def supervisors(self) -> frozenset[Attempt]:
@@ -76,13 +78,19 @@ class Reconciler:
     """Steps over all unfinished records. One step at a time, by one process."""
 
     def __init__(
-        self, database: Database, fleet: Fleet, settings: Settings, catalogue: Mapping[str, InstanceType]
+        self,
+        database: Database,
+        fleet: Fleet,
+        settings: Settings,
+        catalogue: Mapping[str, InstanceType],
+        watch: CheckpointWatch,
     ) -> None:
         self._database = database
         self._fleet = fleet
         self._settings = settings
         self._catalogue = catalogue
         self._transforms = TransformReconciler(database, fleet, catalogue)
+        self._evaluations = EvaluationReconciler(database, fleet, catalogue, watch)
         self._sleep = SleepReconciler(database, fleet)
         self._rollouts = RolloutReconciler(database)
         self._deployed: dict[str, tuple[int, RolloutStage | None, int | None]] = {}
@@ -94,12 +102,13 @@ class Reconciler:
 
     def step(self, now: float) -> None:
         """Look once at every unfinished job and endpoint. One that fails does not keep the others from their turn."""
-        self._place_all([*self._step_jobs(now), *self._transforms.step(now)])
+        jobs = training.unfinished_training_jobs(self._database)
+        queue = sorted([*self._step_jobs(jobs, now), *self._transforms.step(now)], key=attrgetter("created_at"))
+        self._place_all([*queue, *self._evaluations.step(jobs, now)])  # which take no job's place
         self._step_endpoints(now)
 
-    def _step_jobs(self, now: float) -> list[Queued]:
+    def _step_jobs(self, jobs: list[TrainingJobRecord], now: float) -> list[Queued]:
         """Follow the training jobs that were started, and return those that wait for room."""
-        jobs = training.unfinished_training_jobs(self._database)
         self._launched &= {(job.name, job.attempt) for job in jobs}
         if not jobs:
             return []
@@ -123,11 +132,11 @@ class Reconciler:
             self._launch(job)
 
     def _place_all(self, queue: list[Queued]) -> None:
-        """Start the queued jobs for which there is room, in the order in which they came."""
+        """Start what is queued and for which there is room, in this order."""
         if not queue:
             return
         room = Room(self._fleet.free())
-        for job in sorted(queue, key=attrgetter("created_at")):
+        for job in queue:
             with _logged(job.name):
                 job.place(room)
 

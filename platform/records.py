@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from raymaker.actors.reports import Source
 from raymaker.actors.spec import SourceSpec
 from raymaker.serving.graph.document import Placement, parse_graph
 
@@ -345,3 +346,4 @@ class MetricRecord:
     time: float
     step: int | None = None
     rank: int | None = None
+    source: Source = Source.LOG

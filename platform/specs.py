@@ -207,8 +207,12 @@ def checkpoint_location(job: TrainingJobRecord) -> str:
 
 def source_of(request: Mapping[str, Any]) -> SourceSpec | None:
     """The source code of a training request, None where it names an image."""
-    source = request["AlgorithmSpecification"].get("AlgorithmSource")
-    return SourceSpec(source["SourceUri"], source["EntryPoint"], source.get("BaseImage")) if source else None
+    return source_spec(request["AlgorithmSpecification"].get("AlgorithmSource"))
+
+
+def source_spec(told: Mapping[str, Any] | None) -> SourceSpec | None:
+    """An AlgorithmSource as a request tells it."""
+    return SourceSpec(told["SourceUri"], told["EntryPoint"], told.get("BaseImage")) if told else None
 
 
 def model_location(job_name: str, request: Mapping[str, Any]) -> str:

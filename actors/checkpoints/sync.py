@@ -36,6 +36,8 @@ from raymaker.actors.store_errors import explain
 
 __all__ = ["CheckpointSync", "RestoreReport", "Writer"]
 
+CHECKPOINT_STORED = "CheckpointStored"
+"""The kind of the event that tells of a new checkpoint."""
 LOOK_S = 1.0
 SETTLE_S = 2.0
 """How long an entry must be at rest. Longer than it takes to see that a container was killed in the midst of a file."""
@@ -221,7 +223,7 @@ class CheckpointSync:
         self._synced[entry.name] = entry
         self._waiting_since.pop(entry.name, None)
         if sent.fate is Fate.STORED:  # told once: a program may write the same one every second
-            self._tell_once("CheckpointStored", f"{entry.name} was stored at {self._uri}")
+            self._tell_once(CHECKPOINT_STORED, f"{entry.name} was stored at {self._uri}")
         if sent.conflicts:
             self._tell_once(
                 "CheckpointConflict",

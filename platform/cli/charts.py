@@ -58,6 +58,11 @@ def follow(look: Callable[[], tuple[Text, bool]], sleep: Callable[[float], objec
     return chart
 
 
+def show(drawing: Text) -> None:
+    """Print a drawing."""
+    Console().print(drawing)
+
+
 def save_svg(chart: Text, title: str, path: Path, width: int) -> None:
     """Write a chart as an SVG image."""
     console = Console(record=True, width=width, file=io.StringIO())

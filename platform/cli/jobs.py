@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raymaker.platform.cli import display
-from raymaker.platform.cli.session import AsJson, client_of, pairs
+from raymaker.platform.cli.session import AsJson, client_of, pairs, read_config
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -47,6 +47,9 @@ def train(
     checkpoint_path: Annotated[
         str | None, typer.Option(help="Where containers write them; default: /opt/ml/checkpoints.")
     ] = None,
+    evaluation: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="An EvaluationConfig: judge the job while it trains.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The job's name; made up where none is given.")] = None,
     max_runtime: Annotated[int, typer.Option(min=1, metavar="SECONDS", help="Time limit of training.")] = 86_400,
     network: Annotated[bool, typer.Option("--network", help="Let the container reach the network.")] = False,
@@ -76,6 +79,7 @@ def train(
         shard=pairs("--shard", shard),
         checkpoints=checkpoint_uri,
         checkpoint_path=checkpoint_path,
+        evaluation=read_config("--evaluation", evaluation),
         name=name,
         max_runtime_s=max_runtime,
         metrics=pairs("--metric", metric),
@@ -169,8 +173,11 @@ def checkpoints(ctx: typer.Context, name: JobName, *, as_json: AsJson = False) -
     if as_json:
         display.show_json(found)
     else:
-        rows = ((it["CheckpointName"], it["SizeInBytes"], it["FileCount"], it["LastModifiedTime"]) for it in found)
-        display.show_table(("CHECKPOINT", "BYTES", "FILES", "STORED"), rows, empty="no checkpoints")
+        rows = (
+            (it["CheckpointName"], it["SizeInBytes"], it["FileCount"], it["LastModifiedTime"], it.get("Metrics"))
+            for it in found
+        )
+        display.show_table(("CHECKPOINT", "BYTES", "FILES", "STORED", "EVALUATED"), rows, empty="no checkpoints")
 
 
 def _draw(job: TrainingJob, metric: str | None, image: Path | None, *, follow: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from raymaker.platform.cli import captured, display, either, endpoints, jobs, transforms
+from raymaker.platform.cli import captured, display, either, endpoints, evaluations, jobs, transforms
 from raymaker.platform.cli.session import AsJson, Commands, Session
 from raymaker.platform.client.connection import MODEL_FOLDER
 from raymaker.platform.client.settings import read_settings
@@ -106,6 +106,9 @@ for command in (
     either.logs,
     jobs.metrics,
     jobs.checkpoints,
+    evaluations.evaluate,
+    evaluations.evaluations,
+    evaluations.records,
     either.events,
     jobs.stop,
     endpoints.deploy,

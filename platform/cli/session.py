@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -82,3 +84,16 @@ def _tell(error: Exception, *, as_json: bool) -> None:
         typer.echo(json.dumps({"error": code, "message": str(error)}), err=True)
     else:
         typer.secho(f"Error: {error}", fg="red", err=True)
+
+
+def read_config(option: str, path: Path | None) -> dict[str, Any] | None:
+    """Read a JSON object from a file. One that is missing, or is none, is a usage error."""
+    if path is None:
+        return None
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise typer.BadParameter(f"{path} cannot be read as JSON: {error}", param_hint=option) from error
+    if not isinstance(found, dict):
+        raise typer.BadParameter(f"{path} holds no JSON object", param_hint=option)
+    return found

@@ -6,6 +6,7 @@ from raymaker.platform.client.client import Client
 from raymaker.platform.client.endpoint import Endpoint
 from raymaker.platform.client.errors import (
     EndpointFailed,
+    EvaluationFailed,
     InvocationFailed,
     JobFailed,
     PlatformUnreachable,
@@ -24,6 +25,7 @@ __all__ = [
     "Client",
     "Endpoint",
     "EndpointFailed",
+    "EvaluationFailed",
     "InvocationFailed",
     "JobFailed",
     "Metric",

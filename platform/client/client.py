@@ -74,6 +74,7 @@ class Client:
         max_runtime_s: int = DEFAULT_MAX_RUNTIME_S,
         metrics: Mapping[str, str] | None = None,
         environment: Mapping[str, str] | None = None,
+        evaluation: Mapping[str, Any] | None = None,
         network: bool = False,
         wait: bool = False,
     ) -> TrainingJob:
@@ -84,7 +85,8 @@ class Client:
 
         Containers train together on `instance_count` instances (1), or with a min or max on as many as there are, which
         `placement` packs or spreads. `shard` maps inputs of which each container gets a part to "object" or "record".
-        `checkpoints` is where `checkpoint_path` (/opt/ml/checkpoints) is kept.
+        `checkpoints` is where `checkpoint_path` (/opt/ml/checkpoints) is kept. `evaluation` is an EvaluationConfig: how
+        each of them, and the model, is judged while the job trains.
 
         Raises WrongArgument before anything is sent, RequestRefused, and with `wait` JobFailed.
         """
@@ -100,6 +102,7 @@ class Client:
             **given(
                 InputDataConfig=make_channels(inputs or {}, shard or {}) or None,
                 CheckpointConfig=make_checkpoints(checkpoints, checkpoint_path),
+                EvaluationConfig=dict(evaluation) if evaluation is not None else None,
             ),
             OutputDataConfig={"S3OutputPath": self._output_uri(output)},
             HyperParameters=to_texts(hyperparameters or {}),

@@ -6,6 +6,7 @@ RaymakerError                the root: catch this to catch them all
 ├── RequestRefused           the platform's own error; `code` is its wire name
 │   └── InvocationFailed     the scoring container answered with an error of its own
 ├── JobFailed                a training job ended without a model
+├── EvaluationFailed         an evaluation came to no metrics
 ├── EndpointFailed           an endpoint is not in service, or went back to what it served before
 └── WaitTimeout              the caller's own limit on waiting passed (a TimeoutError too)
 """
@@ -61,6 +62,12 @@ class JobFailed(_EndedBadly):
     """A training job failed."""
 
     noun = "training job"
+
+
+class EvaluationFailed(_EndedBadly):
+    """An evaluation failed, or was stopped."""
+
+    noun = "evaluation"
 
 
 class EndpointFailed(_EndedBadly):

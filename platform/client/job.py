@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from raymaker.platform.client.connection import Answer, Connection
 from raymaker.platform.client.endpoint import Endpoint
-from raymaker.platform.client.errors import JobFailed, RaymakerError, RequestRefused
+from raymaker.platform.client.errors import EvaluationFailed, JobFailed, RaymakerError, RequestRefused
 from raymaker.platform.client.events import follow
 from raymaker.platform.client.logs import TRAINING_GROUP, LogEvent, LogReader
 from raymaker.platform.client.names import given
@@ -191,6 +191,63 @@ class TrainingJob:
         found: list[Answer] = self.connection.call("list_checkpoints", TrainingJobName=self.name)["Checkpoints"]
         return found
 
+    def evaluate(self, checkpoint: str | None = None, config: Mapping[str, Any] | None = None) -> int:
+        """Have a checkpoint (a name, or `latest`) or the model evaluated; returns the evaluation's number.
+
+        `config` is an EvaluationConfig; the job's own where it is None.
+        """
+        asked = given(CheckpointName=checkpoint, EvaluationConfig=dict(config) if config is not None else None)
+        return int(self.connection.call("start_evaluation", TrainingJobName=self.name, **asked)["EvaluationNumber"])
+
+    def evaluations(self, *, status: str | None = None) -> list[Answer]:
+        """Return the evaluations of the job's checkpoints and model, in the order in which they were made."""
+        asked = given(StatusEquals=status)
+        return list(self.connection.items("list_evaluations", "Evaluations", TrainingJobName=self.name, **asked))
+
+    def wait_for_evaluation(self, number: int, timeout_s: float | None = None) -> Answer:
+        """Wait until an evaluation has ended, and return it. Raises EvaluationFailed, WaitTimeout."""
+        found = look_until(
+            lambda: next(each for each in self.evaluations() if each["EvaluationNumber"] == number),
+            lambda seen: seen["EvaluationStatus"] in ENDED,
+            what=f"evaluation {number} of {self.name} has not ended",
+            timeout_s=timeout_s,
+            clock=self.clock,
+        )
+        if found["EvaluationStatus"] != "Completed":
+            raise EvaluationFailed(f"{number} of {self.name}", found.get("FailureReason", "it was stopped"))
+        return found
+
+    def evaluation_records(
+        self,
+        number: int | None = None,
+        *,
+        order: str = "Worst",
+        count: int = 10,
+        label: str | None = None,
+        output: str | None = None,
+        only_wrong: bool = False,
+        least_difference: float | None = None,
+        most_difference: float | None = None,
+    ) -> list[Answer]:
+        """Return results of single records, of the latest evaluation where no number is given.
+
+        `order` is Worst, Best or Record.
+        """
+        asked = given(
+            EvaluationNumber=number,
+            Order=order,
+            MaxResults=count,
+            LabelEquals=label,
+            OutputEquals=output,
+            OnlyWrong=only_wrong or None,
+            MinimumDifference=least_difference,
+            MaximumDifference=most_difference,
+        )
+        found: list[Answer] = self.connection.call("get_evaluation_records", TrainingJobName=self.name, **asked)[
+            "Records"
+        ]
+        return found
+
     def deploy(
         self,
         name: str | None = None,
@@ -204,7 +261,7 @@ class TrainingJob:
     ) -> Endpoint:
         """Serve the job's model behind an endpoint. The name is made up where none is given.
 
-        With `checkpoint`, a name or `latest`, that is served, also while the job trains.
+        With `checkpoint`, a name, `latest` or `best:<metric>`, that is served, also while the job trains.
 
         An endpoint of that name is updated to it, and serves what it served before until then. `instance_type` None
         is the job's own. Raises EndpointFailed when waiting for it and it does not come up.

@@ -12,20 +12,26 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from raymaker.actors.checkpoints.stored import list_checkpoints
+from raymaker.actors.checkpoints.sync import CHECKPOINT_STORED
 from raymaker.actors.reports import Activity, JobReport, Metric
 from raymaker.actors.runtime.base import LogLine
+from raymaker.actors.storage import ObjectStore
 from raymaker.platform.catalogue import load_catalogue
 from raymaker.platform.cluster.fleet import RayFleet
 from raymaker.platform.cluster.janitor import living_nodes, place_janitors
 from raymaker.platform.cluster.site import site_of
-from raymaker.platform.database import events, metrics, training, transforms
+from raymaker.platform.database import evaluation_reports, events, metrics, training, transforms
 from raymaker.platform.database.activity import record_activity
 from raymaker.platform.database.engine import Database
 from raymaker.platform.database.invocations import DatabaseQueue
+from raymaker.platform.evaluating.evaluations import EvaluationStatus
+from raymaker.platform.evaluating.watch import CheckpointWatch
 from raymaker.platform.logstore import LogStore
 from raymaker.platform.reconcile import Reconciler
 from raymaker.platform.settings import Settings
 from raymaker.serving.async_queue import InvocationQueue
+from raymaker.serving.evaluation.reports import EvaluationReport
 from raymaker.serving.transform.reports import Ledger, Phase, TransformReport
 
 logger = logging.getLogger(__name__)
@@ -41,15 +47,18 @@ class Control:
     """Reports in, decisions out. Methods run on many threads; the reconciler on one of its own."""
 
     def __init__(self, settings: Settings) -> None:
+        self._awake = threading.Event()
         self._database = Database(settings.resolved_database_url)
         self._queue: InvocationQueue = DatabaseQueue(self._database)
         self._logs = LogStore(settings.home_path / "logs")
         self._fleet = RayFleet(settings)
-        self._reconciler = Reconciler(self._database, self._fleet, settings, load_catalogue(settings))
         self._site = site_of(settings)
+        store = ObjectStore(self._site.store)
+        self._watch = CheckpointWatch(lambda uri: list_checkpoints(store, uri), self.wake)
+        catalogue = load_catalogue(settings)
+        self._reconciler = Reconciler(self._database, self._fleet, settings, catalogue, self._watch)
         self._nodes: frozenset[str] = frozenset()
         self._swept_at = 0.0
-        self._awake = threading.Event()
         threading.Thread(target=self._reconcile, name="reconciler", daemon=True).start()
 
     def wake(self) -> None:
@@ -69,6 +78,9 @@ class Control:
     def note(self, job_name: str, attempt: int, kind: str, message: str) -> None:
         """Record an event of a training job."""
         events.record_job_event(self._database, job_name, attempt, kind, message, now=time.time())
+        if kind == CHECKPOINT_STORED:
+            self._watch.hurry()
+            self._awake.set()
 
     def metrics(self, job_name: str, attempt: int, found: Sequence[Metric]) -> None:
         """Record a training job's numbers."""
@@ -87,6 +99,16 @@ class Control:
     def note_transform(self, job_name: str, attempt: int, kind: str, message: str) -> None:
         """Record an event of a transform job."""
         transforms.note(self._database, job_name, attempt, kind, message, now=time.time())
+
+    def begin_evaluation(self, job_name: str, number: int) -> int:
+        """Begin another try of an evaluation. Raises ReportRefused where that has ended."""
+        return evaluation_reports.begin(self._database, job_name, number, time.time())
+
+    def report_evaluation(self, report: EvaluationReport) -> None:
+        """Record an evaluation's step. Raises ReportRefused where it must end."""
+        moved = evaluation_reports.apply_report(self._database, report, time.time())
+        if moved.status is not EvaluationStatus.IN_PROGRESS:
+            self._awake.set()
 
     def endpoint_event(self, endpoint_name: str, generation: int, message: str, *, failed: bool) -> None:
         """Record what an endpoint's replica went through."""

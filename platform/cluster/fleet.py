@@ -12,14 +12,17 @@ from ray.util import list_named_actors
 from raymaker.actors.gang_room import AbandonedRooms
 from raymaker.actors.spec import Resources, TrainingSpec
 from raymaker.platform.capacity import resources_needed, subtract
+from raymaker.platform.cluster.evaluators import evaluators, launch_evaluation, stop_evaluation
 from raymaker.platform.cluster.reporter import NAMESPACE, ControlReporter
 from raymaker.platform.cluster.site import site_of
 from raymaker.platform.cluster.supervisor_actor import SupervisorActor
 from raymaker.platform.cluster.transforms import launch_transform, stop_transform, transform_machines
+from raymaker.platform.evaluating.reconcile_evaluations import EvaluatorKey
 from raymaker.platform.settings import Settings
 from raymaker.platform.transforming.reconcile_transforms import MachineKey
 from raymaker.serving import endpoint as serving_endpoint
 from raymaker.serving.endpoint import EndpointObservation
+from raymaker.serving.evaluation.spec import EvaluationSpec
 from raymaker.serving.spec import EndpointSpec
 from raymaker.serving.transform.spec import TransformSpec
 
@@ -42,7 +45,7 @@ class RayFleet:
     def __init__(self, settings: Settings) -> None:
         self._site = site_of(settings)
         self._abandoned = AbandonedRooms()
-        self._unplaced: dict[Attempt | MachineKey, tuple[ray.ObjectRef[Any], Resources]] = {}
+        self._unplaced: dict[Attempt | MachineKey | tuple[str, EvaluatorKey], tuple[ray.ObjectRef[Any], Resources]] = {}
         """What attempts need that have it not yet, each with the answer that comes once it has."""
 
     def supervisors(self) -> frozenset[Attempt]:
@@ -87,6 +90,19 @@ class RayFleet:
     def stop_transform(self, key: MachineKey) -> None:
         """Ask a machine of a transform job to stop."""
         stop_transform(key)
+
+    def evaluators(self) -> frozenset[EvaluatorKey]:
+        """Name every evaluation that lives."""
+        return evaluators()
+
+    def launch_evaluation(self, spec: EvaluationSpec) -> None:
+        """Start an evaluation, which holds its resources."""
+        key = ("evaluation", (spec.job_name, spec.number))
+        self._unplaced[key] = (launch_evaluation(spec, self._site), spec.instance_type.resources)
+
+    def stop_evaluation(self, key: EvaluatorKey) -> None:
+        """Ask an evaluation to end."""
+        stop_evaluation(key)
 
     def endpoints(self, names: list[str]) -> Mapping[str, EndpointObservation]:
         """Tell what each endpoint looks like from outside."""

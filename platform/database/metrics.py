@@ -12,7 +12,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import GenericFunction
 
-from raymaker.actors.reports import Metric
+from raymaker.actors.reports import Metric, Source
 from raymaker.platform.database.engine import Database
 from raymaker.platform.database.schema import metrics, training_jobs
 from raymaker.platform.database.statements import clean_text, fetch_rows_after, insert_new
@@ -21,6 +21,14 @@ from raymaker.platform.records import MetricPeriod, MetricRecord
 
 def insert_metrics(database: Database, job_name: str, attempt: int, found: Sequence[Metric]) -> None:
     """Keep numbers of an attempt. Numbers that are there already, and those of a job that is gone, are dropped."""
+    with database.transaction() as connection:
+        known = select(training_jobs.c.name).where(training_jobs.c.name == job_name)
+        if connection.execute(known.with_for_update(read=True, key_share=True)).first() is not None:
+            add_metrics(connection, job_name, attempt, found)
+
+
+def add_metrics(connection: Connection, job_name: str, attempt: int, found: Sequence[Metric]) -> None:
+    """Keep numbers of an attempt at a job that is known to be there."""
     rows = [
         {
             "job_name": job_name,
@@ -30,23 +38,25 @@ def insert_metrics(database: Database, job_name: str, attempt: int, found: Seque
             "value": None if math.isnan(metric.value) else metric.value,
             "step": metric.step,
             "rank": metric.rank,
+            "source": metric.source,
         }
         for metric in found
     ]
-    with database.transaction() as connection:
-        known = select(training_jobs.c.name).where(training_jobs.c.name == job_name)
-        if connection.execute(known.with_for_update(read=True, key_share=True)).first() is not None:
-            insert_new(connection, metrics, rows)
+    insert_new(connection, metrics, rows)
 
 
 @dataclass(frozen=True)
 class MetricQuery:
-    """Which numbers to read: a job's, of one metric or all, said from `since` on and before `until` (epoch seconds)."""
+    """Which numbers to read: a job's, of one metric or of all, and of one source or of all.
+
+    `since` and `until` are epoch seconds; what was said at `until` is left out.
+    """
 
     job_name: str
     metric_name: str | None = None
     since: float | None = None
     until: float | None = None
+    source: str | None = None
 
     @property
     def condition(self) -> ColumnElement[bool]:
@@ -54,6 +64,7 @@ class MetricQuery:
         columns = metrics.c
         bounds = [
             columns.name == self.metric_name if self.metric_name is not None else None,
+            columns.source == self.source if self.source is not None else None,
             columns.time >= self.since if self.since is not None else None,
             columns.time < self.until if self.until is not None else None,
         ]
@@ -112,7 +123,14 @@ def final_metrics(connection: Connection, job_name: str) -> list[MetricRecord]:
 
 def _from_row(row: RowMapping) -> MetricRecord:
     return MetricRecord(
-        row["job_name"], row["attempt"], row["name"], _number(row["value"]), row["time"], row["step"], row["rank"]
+        row["job_name"],
+        row["attempt"],
+        row["name"],
+        _number(row["value"]),
+        row["time"],
+        row["step"],
+        row["rank"],
+        Source(row["source"]),
     )
 
 

@@ -148,8 +148,33 @@ metrics = Table(
     Column("value", Double),  # null means NaN, which SQLite cannot hold
     Column("step", BigInteger),
     Column("rank", Integer),
+    Column("source", String(16), nullable=False, server_default="Log"),
     UniqueConstraint("job_name", "name", "attempt", "time", name="uq_metrics_said_once"),
     Index("ix_metrics_job", "job_name", "id"),
+)
+
+evaluations = Table(
+    "evaluations",
+    metadata,
+    Column("job_name", Name, ForeignKey("training_jobs.name", ondelete="CASCADE"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("status", String(32), nullable=False),
+    Column("trigger", String(32), nullable=False),
+    Column("checkpoint", Text),
+    Column("checkpoint_at", Double),
+    Column("config", JSON, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("started_at", Double),
+    Column("ended_at", Double),
+    Column("message", Text, nullable=False),
+    Column("failure_reason", Text),
+    Column("record_count", Integer, nullable=False),
+    Column("metrics", JSON, nullable=False),
+    Column("distributions", JSON, nullable=False),
+    PrimaryKeyConstraint("job_name", "number"),
+    Index("ix_evaluations_status", "status"),
 )
 
 async_invocations = Table(

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, RowMapping, delete, select, update
 from raymaker.actors.reports import JobReport, ReportRefused
 from raymaker.platform import transitions
 from raymaker.platform.database.engine import Database
+from raymaker.platform.database.evaluations import make_final_evaluation
 from raymaker.platform.database.events import delete_events, insert_event
 from raymaker.platform.database.schema import training_jobs
 from raymaker.platform.database.statements import Listing, clean_text, fetch_page, insert_new
@@ -98,6 +99,8 @@ def move_training_job(connection: Connection, name: str, move: Move) -> Training
     if (moved.secondary, moved.attempt, moved.start) != (record.secondary, record.attempt, record.start):
         message = f"{moved.message}: {moved.failure_reason}" if moved.failure_reason else moved.message
         insert_event(connection, EventRecord(moved.arn, moved.modified_at, moved.secondary, message, moved.attempt))
+    if moved.status.ended and not record.status.ended:
+        make_final_evaluation(connection, moved, moved.modified_at)
     return save_training_job(connection, moved)
 
 

@@ -1,4 +1,7 @@
-"""ListCheckpoints, and which checkpoint a model means that names one: what lies in the store at that moment."""
+"""ListCheckpoints, and which checkpoint a model means that names one: what lies in the store at that moment.
+
+`latest` is the one that was written last, `best:<metric>` the one whose evaluation came to the best of it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ from raymaker.actors.errors import StorageError
 from raymaker.actors.storage import ObjectStore
 from raymaker.platform.cluster.site import site_of
 from raymaker.platform.database import training
+from raymaker.platform.database.evaluations import list_evaluations
 from raymaker.platform.errors import ValidationException
+from raymaker.platform.evaluating.evaluations import EvaluationStatus
 from raymaker.platform.operations.captured import STORE_RETRY_S
 from raymaker.platform.operations.endpoint_configs import find_endpoint_config
 from raymaker.platform.operations.models import find_called, find_model
@@ -27,7 +32,10 @@ from raymaker.platform.specs import (
     model_containers,
     model_data_uri,
 )
+from raymaker.serving.evaluation.metric_names import is_more_better
 
+BEST = "best:"
+"""Goes before a metric and stands for the checkpoint that is the best by it."""
 NAMED_COUNT = 10
 """How many checkpoints an error lists."""
 
@@ -38,7 +46,8 @@ Pins = Mapping[str, str]
 @operation("ListCheckpoints")
 def list_stored(context: Context, request: Request) -> Answer:
     """Tell of a job's whole checkpoints, newest first, from what lies in the store now."""
-    found = _look(context, _find_job(context, request["TrainingJobName"]))
+    job = find_job(context, request["TrainingJobName"])
+    found, metrics = _look(context, job), _metrics(context, job)
     return {
         "Checkpoints": [
             {
@@ -46,6 +55,7 @@ def list_stored(context: Context, request: Request) -> Answer:
                 "SizeInBytes": each.size_bytes,
                 "FileCount": each.file_count,
                 "LastModifiedTime": as_time(each.modified_at),
+                "Metrics": metrics.get(each.name),
             }
             for each in found
         ]
@@ -54,14 +64,42 @@ def list_stored(context: Context, request: Request) -> Answer:
 
 def pin(context: Context, uri: str) -> str:
     """Name the checkpoint that a `training-job://` URI means now. Raises ValidationException where it is not there."""
-    name, job = checkpoint_named_by(uri), _find_job(context, job_named_by(uri))
-    found = [each.name for each in _look(context, job)]
-    if name == LATEST and found and LATEST not in found:
-        name = found[0]
+    job = find_job(context, job_named_by(uri))
+    found = choose_checkpoint(context, job, checkpoint_named_by(uri) or LATEST)
+    return f"{JOB_SCHEME}{job.name}/checkpoints/{found.name}"
+
+
+def choose_checkpoint(context: Context, job: TrainingJobRecord, name: str) -> StoredCheckpoint:
+    """Find the checkpoint that a name means now. Raises ValidationException where it is not there."""
+    found = {each.name: each for each in _look(context, job)}
+    if name not in found and name == LATEST and found:
+        return next(iter(found.values()))
+    if name not in found and name.startswith(BEST):
+        return found[_best(context, job, name.removeprefix(BEST), list(found))]
     if name not in found:
-        there_are = f"there are {', '.join(found[:NAMED_COUNT])}" if found else "it has stored none yet"
+        there_are = f"there are {', '.join(list(found)[:NAMED_COUNT])}" if found else "it has stored none yet"
         raise ValidationException(f"training job {job.name} has no whole checkpoint {name}: {there_are}")
-    return f"{JOB_SCHEME}{job.name}/checkpoints/{name}"
+    return found[name]
+
+
+def _best(context: Context, job: TrainingJobRecord, metric: str, names: list[str]) -> str:
+    """Name the checkpoint that is the best by a metric, of those that are there; of equals the latest."""
+    known = _metrics(context, job)
+    values = {name: known[name][metric] for name in names if metric in known.get(name, {})}
+    if not values:
+        told = sorted({told for metrics in known.values() for told in metrics})
+        others = f"they tell {', '.join(told)}" if told else "none has completed yet"
+        raise ValidationException(
+            f"training job {job.name} has no best checkpoint by {metric}: of its checkpoints' evaluations {others}"
+        )
+    return max(values, key=values.__getitem__) if is_more_better(metric) else min(values, key=values.__getitem__)
+
+
+def _metrics(context: Context, job: TrainingJobRecord) -> dict[str, Mapping[str, float]]:
+    """What the latest completed evaluation of each checkpoint came to, by the checkpoint's name."""
+    with context.database.reading() as connection:
+        completed = list_evaluations(connection, job.name, status=EvaluationStatus.COMPLETED)
+    return {record.checkpoint: record.metrics for record in completed if record.checkpoint is not None}
 
 
 def pin_models(context: Context, config_name: str) -> Pins:
@@ -91,7 +129,8 @@ def pinned(model: ModelRecord, pins: Pins) -> ModelRecord:
     return dataclasses.replace(model, request=request)
 
 
-def _find_job(context: Context, name: str) -> TrainingJobRecord:
+def find_job(context: Context, name: str) -> TrainingJobRecord:
+    """Find a training job by its name. Raises ValidationException where there is none."""
     with context.database.reading() as connection:
         job = training.find_training_job(connection, name)
     if job is None:

@@ -19,7 +19,7 @@ def get_training_metrics(context: Context, request: Request) -> Answer:
     """Tell a job's numbers, oldest first: a page at a time, or summed up."""
     name = request["TrainingJobName"]
     since, until = epoch_s(request.get("StartTime")), epoch_s(request.get("EndTime"))
-    query = MetricQuery(name, request.get("MetricName"), since, until)
+    query = MetricQuery(name, request.get("MetricName"), since, until, request.get("Source"))
     with context.database.reading() as connection:
         if training.find_training_job(connection, name) is None:
             raise not_found(context, TRAINING_JOB, name)
@@ -35,6 +35,7 @@ def get_training_metrics(context: Context, request: Request) -> Answer:
                 "Timestamp": as_time(metric.time),
                 "Step": metric.step,
                 "Rank": metric.rank,
+                "Source": metric.source,
             }
             for metric in found
         ],

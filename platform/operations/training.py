@@ -35,6 +35,7 @@ _DESCRIBED_AS_GIVEN = (
     "RetryStrategy",
     "RemoteDebugConfig",
     "InfraCheckConfig",
+    "EvaluationConfig",
 )
 
 

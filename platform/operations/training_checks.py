@@ -9,6 +9,7 @@ from typing import Any
 
 from raymaker.platform.errors import ValidationException
 from raymaker.platform.operations.checks import refuse_fields
+from raymaker.platform.operations.evaluation_checks import check_evaluation_config
 from raymaker.platform.operations.registry import Context, Request
 from raymaker.platform.operations.resource_checks import check_resources
 
@@ -58,6 +59,8 @@ def check_training_request(context: Context, request: Request) -> None:
     _check_limits(request)
     _check_checkpoints(request)
     _check_arena(request)
+    if "EvaluationConfig" in request:
+        check_evaluation_config(context, request, request["EvaluationConfig"])
     check_resources(context, _require(request, "ResourceConfig", "give InstanceType and InstanceCount in it"))
 
 

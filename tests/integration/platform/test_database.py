@@ -244,14 +244,14 @@ def go_back_to_the_first_schema(connection: Connection) -> None:
         "model_uri": None,
         "environment": {"A": "b"},
     }
-    for later in ("endpoint_activity", "async_invocations", "transform_objects", "transform_jobs"):
+    for later in ("evaluations", "endpoint_activity", "async_invocations", "transform_objects", "transform_jobs"):
         connection.execute(text(f"DROP TABLE {later}"))
     connection.execute(text("ALTER TABLE training_jobs DROP COLUMN start"))
     connection.execute(text("ALTER TABLE endpoints ADD COLUMN running_count INTEGER NOT NULL DEFAULT 2"))
     connection.execute(text("ALTER TABLE endpoints DROP COLUMN running_counts"))
     for column in ("stage", "sleep", "wanted_counts", "deployment_config", "rollout"):
         connection.execute(text(f"ALTER TABLE endpoints DROP COLUMN {column}"))
-    for column in ("step", "rank"):
+    for column in ("step", "rank", "source"):
         connection.execute(text(f"ALTER TABLE metrics DROP COLUMN {column}"))
     connection.execute(update(endpoints).values(desired=old, deployed=old))
     connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))

@@ -31,12 +31,13 @@ from raymaker.platform.records import (
 from raymaker.platform.settings import Settings
 from raymaker.serving.endpoint import EndpointObservation, EndpointState
 from raymaker.serving.spec import EndpointSpec
+from support.evaluations import NoEvaluators, blind_watch
 
 GIB = 2**30
 NOW = 1_000.0
 
 
-class FakeFleet:
+class FakeFleet(NoEvaluators):
     """Remembers what it was asked; `die` and `become` are what the world does."""
 
     def __init__(self, cpus: float = 4) -> None:
@@ -90,7 +91,7 @@ class World:
     settings: Settings
 
     def reconciler(self) -> Reconciler:
-        return Reconciler(self.database, self.fleet, self.settings, load_catalogue(self.settings))
+        return Reconciler(self.database, self.fleet, self.settings, load_catalogue(self.settings), blind_watch())
 
     def add_job(self, name: str, instance_type: str = "local", **resources: int) -> None:
         asked = request(instance_type, **resources)

@@ -20,11 +20,12 @@ from raymaker.platform.transforming import transform_jobs
 from raymaker.platform.transforming.transform_jobs import TransformJobRecord, TransformModel
 from raymaker.serving.transform.reports import Phase, TransformReport
 from raymaker.serving.transform.spec import TransformSpec
+from support.evaluations import NoEvaluators, blind_watch
 
 NOW = 1_000.0
 
 
-class FakeFleet:
+class FakeFleet(NoEvaluators):
     """Remembers what it was asked to do with jobs; it has no endpoints."""
 
     def __init__(self) -> None:
@@ -63,7 +64,8 @@ class World:
     settings: Settings
 
     def step(self) -> None:
-        Reconciler(self.database, self.fleet, self.settings, load_catalogue(self.settings)).step(NOW)  # type: ignore[arg-type]
+        catalogue = load_catalogue(self.settings)
+        Reconciler(self.database, self.fleet, self.settings, catalogue, blind_watch()).step(NOW)  # type: ignore[arg-type]
 
     def add(self, name: str, count: int = 1, instance_type: str = "local", created_at: float = NOW) -> None:
         request = {

@@ -1,0 +1,164 @@
+"""Evaluations in the reconciler's loop: made when checkpoints come, followed while they run, placed after all jobs.
+
+Knows no Ray: what it asks of the cluster is the `EvaluatorFleet` protocol.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from raymaker.actors.spec import InstanceType
+from raymaker.platform.database import evaluations
+from raymaker.platform.database.engine import Database
+from raymaker.platform.database.evaluation_reports import unfinished_evaluations
+from raymaker.platform.evaluating import evaluations as moves
+from raymaker.platform.evaluating.evaluation_specs import evaluation_spec
+from raymaker.platform.evaluating.evaluations import EvaluationRecord, EvaluationStatus, Trigger, is_scheduled
+from raymaker.platform.evaluating.watch import CheckpointWatch, Listing
+from raymaker.platform.records import TrainingJobRecord, TrainingJobStatus
+from raymaker.platform.room import Queued, Room
+from raymaker.serving.evaluation.spec import EvaluationSpec
+
+logger = logging.getLogger(__name__)
+
+NAMED_COUNT = 5
+EvaluatorKey = tuple[str, int]
+"""A job, and the evaluation's number."""
+
+
+class EvaluatorFleet(Protocol):
+    """What evaluations ask of the cluster."""
+
+    def evaluators(self) -> frozenset[EvaluatorKey]:
+        """Name every evaluation that has its machine, placed or still waiting for its place."""
+
+    def launch_evaluation(self, spec: EvaluationSpec) -> None:
+        """Start an evaluation, and keep what it needs from others until it has it. One that lives is not started."""
+
+    def stop_evaluation(self, key: EvaluatorKey) -> None:
+        """Ask an evaluation to end. Never blocks."""
+
+
+class EvaluationReconciler:
+    """Steps over the jobs that are evaluated, and over all unfinished evaluations."""
+
+    def __init__(
+        self,
+        database: Database,
+        fleet: EvaluatorFleet,
+        catalogue: Mapping[str, InstanceType],
+        watch: CheckpointWatch,
+    ) -> None:
+        self._database = database
+        self._fleet = fleet
+        self._catalogue = catalogue
+        self._watch = watch
+        self._had_evaluators = True
+        """Whether there may be any to be ended; an earlier process may have left some."""
+
+    def step(self, jobs: Sequence[TrainingJobRecord], now: float) -> list[Queued]:
+        """Look after the evaluations of all `jobs`, which have not ended, and return those that wait for room."""
+        self._make(jobs, now)
+        unfinished = unfinished_evaluations(self._database)
+        running = [(record, job) for record, job in unfinished if record.status is EvaluationStatus.IN_PROGRESS]
+        if running or self._had_evaluators:
+            self._follow(running)
+        return [self._queued(record, job, now) for record, job in unfinished if (record, job) not in running]
+
+    def _make(self, jobs: Sequence[TrainingJobRecord], now: float) -> None:
+        """Make evaluations of checkpoints that are new."""
+        watched = {
+            job.name: (job, uri)
+            for job in jobs
+            if is_scheduled(job.request) and (uri := job.request.get("CheckpointConfig", {}).get("S3Uri")) is not None
+        }
+        self._watch.keep_only({uri for _, uri in watched.values()})
+        for job, uri in watched.values():
+            if job.status is TrainingJobStatus.IN_PROGRESS and job.started_at is not None:
+                try:
+                    self._consider(job, self._watch.newest(uri), now)
+                except Exception:
+                    logger.exception("could not look after the evaluation of %s; the next step tries again", job.name)
+
+    def _consider(self, job: TrainingJobRecord, stored: Listing, now: float) -> None:
+        """Have the newest checkpoint evaluated, unless that is under way, or it is too early."""
+        if not stored:
+            return
+        newest = stored[0]
+        with self._database.transaction() as connection:
+            last = evaluations.last_evaluation(connection, job.name)
+            seen_at = last.checkpoint_at if last is not None and last.checkpoint_at is not None else float("-inf")
+            if newest.modified_at <= max(seen_at, job.created_at):
+                return  # seen already, or there before the job was
+            config = job.request["EvaluationConfig"]
+            if last is not None and last.status is EvaluationStatus.PENDING and last.trigger is Trigger.CHECKPOINT:
+                evaluations.move_evaluation(
+                    connection,
+                    job.name,
+                    last.number,
+                    lambda it: moves.retarget(it, newest.name, newest.modified_at),
+                )
+                passed = [last.checkpoint or ""]
+                reason = "there was no room yet"
+            elif last is not None and not last.status.ended:
+                return  # what is newest then is looked at when it has ended
+            elif last is not None and now - last.created_at < config.get("IntervalInSeconds", 0):
+                return
+            else:
+                evaluations.insert_evaluation(
+                    connection,
+                    job,
+                    Trigger.CHECKPOINT,
+                    config,
+                    now=now,
+                    checkpoint=newest.name,
+                    checkpoint_at=newest.modified_at,
+                )
+                passed = [each.name for each in stored[1:] if last is not None and each.modified_at > seen_at]
+                reason = "newer ones came while another was evaluated, or before it was time"
+            if passed:
+                message = f"{_some(passed)} will not be evaluated: {reason}"
+                evaluations.note(connection, job, "EvaluationSkipped", message, now)
+
+    def _follow(self, running: Sequence[tuple[EvaluationRecord, TrainingJobRecord]]) -> None:
+        """See that every evaluation that was started has its machine, and no other has one."""
+        alive = self._fleet.evaluators()
+        self._had_evaluators = bool(alive)
+        wanted = {(record.job_name, record.number) for record, _ in running}
+        for record, job in running:
+            if (record.job_name, record.number) not in alive:
+                self._launch(record, job)
+        for key in alive - wanted:
+            self._fleet.stop_evaluation(key)
+
+    def _queued(self, record: EvaluationRecord, job: TrainingJobRecord, now: float) -> Queued:
+        name = f"evaluation {record.number} of {job.name}"
+
+        def place(room: Room) -> None:
+            spec = evaluation_spec(job, record, self._catalogue)
+            reason = room.take(name, spec.instance_type.resources, f"an instance of {spec.instance_type.name}")
+            with self._database.transaction() as connection:
+                moved = evaluations.move_evaluation(
+                    connection,
+                    job.name,
+                    record.number,
+                    lambda it: moves.start(it, now) if reason is None else moves.mark_pending(it, reason),
+                )
+            if moved.status is EvaluationStatus.IN_PROGRESS:
+                self._launch(moved, job)
+
+        return Queued(record.created_at, name, place)
+
+    def _launch(self, record: EvaluationRecord, job: TrainingJobRecord) -> None:
+        try:
+            self._fleet.launch_evaluation(evaluation_spec(job, record, self._catalogue))
+            self._had_evaluators = True
+        except Exception:
+            logger.exception("could not start evaluation %d of %s; the next step tries again", record.number, job.name)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED_COUNT} more" if len(names) > NAMED_COUNT else ""
+    return f"checkpoint{'s'[: len(names) > 1]} {', '.join(names[:NAMED_COUNT])}{more}"

@@ -1,0 +1,1 @@
+"""Scoring checkpoints against data whose results are known, while training goes on."""
