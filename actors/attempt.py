@@ -23,6 +23,7 @@ from raymaker.actors.lease import LeaseHeld
 from raymaker.actors.metric_pump import MetricPump
 from raymaker.actors.model_data import ModelData
 from raymaker.actors.reports import JobReport, JobReporter, Outcome, ReportRefused, shorten
+from raymaker.actors.resource_use import ResourcePump
 from raymaker.actors.runtime.base import ExitStatus
 from raymaker.actors.spec import Place, TrainingSpec
 from raymaker.actors.verdict import Ending, Kind, Verdict, judge
@@ -136,10 +137,12 @@ class Attempt:
 
     def _train(self) -> Verdict:
         """Wait for the containers' end, and agree with the other machines on what it means."""
+        instance = self._instance
         with contextlib.ExitStack() as logs:
-            for rank, handle in self._instance.handles.items():
-                logs.enter_context(JobLog(self._instance.runtime, handle, self._spec, self._reporter, rank))
-            logs.enter_context(MetricPump(self._instance.metrics, self._spec, self._reporter, self._instance.note))
+            for rank, handle in instance.handles.items():
+                logs.enter_context(JobLog(instance.runtime, handle, self._spec, self._reporter, rank))
+            logs.enter_context(ResourcePump(instance.pids, instance.scratch, self._spec, self._reporter))
+            logs.enter_context(MetricPump(instance.metrics, self._spec, self._reporter, instance.note))
             ending = self._wait()
         self._ended_at = time.time()
         with contextlib.suppress(WorkError):  # which was told as an event of the job

@@ -106,6 +106,11 @@ class Instance:
         """Where one container's part of /opt/ml lies."""
         return JobFolder(self._root / str(seat.index), self._channels.folder, self._root / "checkpoints")
 
+    def pids(self) -> Mapping[int, int]:
+        """The first process of each container that can be seen from here, by rank. Raises EngineAway."""
+        found = {rank: self.runtime.inspect(handle).pid for rank, handle in self.handles.items()}
+        return {rank: pid for rank, pid in found.items() if pid is not None}
+
     @property
     def scratch(self) -> Path:
         """A folder of this attempt that no container sees."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from raymaker.platform.client import Metric, TrainingJob
 
+DRAWN_SOURCES = ("Log", "Exchange", "Evaluation")
+"""What is drawn where nothing is asked for by name: not what containers use."""
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="The training job's name.")]
 
 
@@ -145,17 +148,22 @@ def metrics(
     name: JobName,
     *,
     metric: Annotated[str | None, typer.Option("--name", help="Show every value of this one.")] = None,
+    source: Annotated[
+        str | None, typer.Option(metavar="log|exchange|resources|evaluation", help="Only those that come from there.")
+    ] = None,
     chart: Annotated[bool, typer.Option("--chart", help="Draw them.")] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Draw them until the job ends.")] = False,
     image: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw them into a file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the numbers that a job's log said."""
+    """Show the numbers that a job said, or that were told of it."""
     job = client_of(ctx).job(name)
+    source = source.capitalize() if source is not None else None
     if chart or follow or image is not None:
-        _draw(job, metric, image, follow=follow)
+        sources = (source,) if source is not None or metric is not None else DRAWN_SOURCES
+        _draw(job, metric, sources, image, follow=follow)
         return
-    points = list(job.metric_points(metric))
+    points = list(job.metric_points(metric, source))
     if as_json:
         display.show_json([_as_fields(point) for point in points])
     elif metric:
@@ -180,7 +188,9 @@ def checkpoints(ctx: typer.Context, name: JobName, *, as_json: AsJson = False) -
         display.show_table(("CHECKPOINT", "BYTES", "FILES", "STORED", "EVALUATED"), rows, empty="no checkpoints")
 
 
-def _draw(job: TrainingJob, metric: str | None, image: Path | None, *, follow: bool) -> None:
+def _draw(
+    job: TrainingJob, metric: str | None, sources: Sequence[str | None], image: Path | None, *, follow: bool
+) -> None:
     """Draw a job's numbers, and keep the drawing where that is asked for."""
     from raymaker.platform.cli import charts
     from raymaker.platform.client.job import ENDED
@@ -191,7 +201,10 @@ def _draw(job: TrainingJob, metric: str | None, image: Path | None, *, follow: b
 
     def look() -> tuple[Text, bool]:
         is_last = not follow or job.status in ENDED
-        return charts.draw(job.metric_periods(metric, max_points=2 * width), width), is_last
+        points = (
+            point for source in sources for point in job.metric_periods(metric, source=source, max_points=2 * width)
+        )
+        return charts.draw(points, width), is_last
 
     drawn = charts.follow(look, job.clock.sleep)
     if image is not None:

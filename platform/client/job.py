@@ -35,11 +35,13 @@ class Metric:
     time: dt.datetime
     step: int | None = None
     rank: int | None = None
+    source: str = "Log"
+    """Log, Exchange, Resources (what its containers use) or Evaluation."""
 
 
 @dataclass(frozen=True)
 class MetricPeriod:
-    """What a job's log said of one metric within one period, which begins at `time`: `count` numbers, NaN included."""
+    """What was said of one metric within one period, which begins at `time`: `count` numbers, NaN included."""
 
     name: str
     time: dt.datetime
@@ -108,30 +110,35 @@ class TrainingJob:
             columns.setdefault(metric.name, []).append(metric.value)
         return columns
 
-    def metric_points(self, name: str | None = None) -> Iterator[Metric]:
-        """Yield what the log said of one metric, or of all, oldest first, with the times."""
-        asked = {"MetricName": name} if name else {}
+    def metric_points(self, name: str | None = None, source: str | None = None) -> Iterator[Metric]:
+        """Yield what was said of one metric, or of all, from one source or all, oldest first, with the times."""
+        asked = given(MetricName=name, Source=source)
         for item in self.connection.items("get_training_metrics", "Metrics", TrainingJobName=self.name, **asked):
-            # A loss that explodes arrives as text, since JSON has no NaN.
             yield Metric(
-                item["MetricName"], float(item["Value"]), item["Timestamp"], item.get("Step"), item.get("Rank")
+                name=item["MetricName"],
+                value=float(item["Value"]),  # a loss that explodes arrives as text, since JSON has no NaN
+                time=item["Timestamp"],
+                step=item.get("Step"),
+                rank=item.get("Rank"),
+                source=item["Source"],
             )
 
     def metric_periods(
         self,
         name: str | None = None,
         *,
+        source: str | None = None,
         since: dt.datetime | None = None,
         until: dt.datetime | None = None,
         period_s: float | None = None,
         max_points: int = 200,
     ) -> list[MetricPeriod]:
-        """Return what the log said of one metric, or of all, summed up on the server, oldest first.
+        """Return what was said of one metric, or of all, summed up on the server, oldest first.
 
         Periods are `period_s` seconds long, else so long that no metric has more than `max_points`.
         """
         length = {"MaxPoints": max_points} if period_s is None else {"PeriodInSeconds": period_s}
-        asked = given(MetricName=name, StartTime=since, EndTime=until, **length)
+        asked = given(MetricName=name, Source=source, StartTime=since, EndTime=until, **length)
         answer = self.connection.call("get_training_metrics", TrainingJobName=self.name, **asked)
         return [
             MetricPeriod(

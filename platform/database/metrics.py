@@ -115,8 +115,9 @@ def list_metrics(
 
 
 def final_metrics(connection: Connection, job_name: str) -> list[MetricRecord]:
-    """Read the last number of each of a job's metrics."""
-    last = select(func.max(metrics.c.id)).where(metrics.c.job_name == job_name).group_by(metrics.c.name)
+    """Read the last number of each of a job's metrics; what its containers use is not among them."""
+    its_own = (metrics.c.job_name == job_name) & (metrics.c.source != Source.RESOURCES)
+    last = select(func.max(metrics.c.id)).where(its_own).group_by(metrics.c.name)
     rows = connection.execute(select(metrics).where(metrics.c.id.in_(last)).order_by(metrics.c.name)).mappings()
     return [_from_row(row) for row in rows]
 

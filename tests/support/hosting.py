@@ -112,9 +112,10 @@ def hosting_on(platform: Platform, engine: docker.DockerClient, image: str) -> I
 class Traffic:
     """Requests to an endpoint, one after another from each client, for as long as the block lasts."""
 
-    def __init__(self, hosting: Hosting, name: str, client_count: int = 1) -> None:
+    def __init__(self, hosting: Hosting, name: str, client_count: int = 1, body: bytes = b"x") -> None:
         self._hosting = hosting
         self._name = name
+        self._body = body
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._run) for _ in range(client_count)]
         self.failures: list[str] = []
@@ -145,7 +146,7 @@ class Traffic:
     def _run(self) -> None:
         while not self._over.wait(0.02):
             try:
-                self.last = self._hosting.invoke(self._name, b"x")["Body"]
+                self.last = self._hosting.invoke(self._name, self._body)["Body"]
                 self.answers.append(self.last.decode().partition("=")[0])
             except Exception as error:
                 self.failures.append(repr(error))

@@ -45,6 +45,12 @@ class ObjectStore:
         client.close()
         return name
 
+    def put(self, bucket: str, key: str, content: bytes) -> None:
+        """Store an object."""
+        client = self.client()
+        client.put_object(Bucket=bucket, Key=key, Body=content)
+        client.close()
+
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:

@@ -1,0 +1,123 @@
+"""What a job's containers use, as SageMaker's instance metrics name it: looked at now and then, told as metrics.
+
+`CPUUtilization` is percent of one CPU, so that two busy ones are 200. `MemoryUtilization` is percent of what the
+container may use, `DiskUtilization` percent of the volume that holds /opt/ml.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from raymaker.actors.errors import WorkError
+from raymaker.actors.reports import JobReporter, Metric, ReportRefused, Source
+from raymaker.actors.spec import TrainingSpec
+
+logger = logging.getLogger(__name__)
+
+LOOK_S = 5.0
+
+Pids = Callable[[], Mapping[int, int]]
+"""Tells the first process of each container, by rank; those that cannot be seen from here are left out."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """What the processes of one container have used at `time` (monotonic seconds)."""
+
+    time: float
+    cpu_s: float
+    memory_bytes: int
+
+
+def look(pid: int) -> Use | None:
+    """Add up what a process and all its descendants use; None where it is gone."""
+    cpu_s, memory_bytes = 0.0, 0
+    try:
+        first = psutil.Process(pid)
+        processes = [first, *first.children(recursive=True)]
+    except psutil.Error:
+        return None
+    for process in processes:
+        with contextlib.suppress(psutil.Error):  # one that has just ended
+            times = process.cpu_times()
+            cpu_s += times.user + times.system + times.children_user + times.children_system
+            memory_bytes += _memory_bytes(process)
+    return Use(time.monotonic(), cpu_s, memory_bytes)
+
+
+class ResourcePump:
+    """Tells what containers use until the block ends. `folder` lies on the volume of /opt/ml.
+
+    A container whose processes cannot be seen from here, since its engine runs in another kernel, is passed over.
+    """
+
+    def __init__(self, pids: Pids, folder: Path, spec: TrainingSpec, reporter: JobReporter) -> None:
+        self._pids = pids
+        self._folder = folder
+        self._spec = spec
+        self._reporter = reporter
+        self._limit_bytes = spec.container_resources.memory_bytes or psutil.virtual_memory().total
+        self._before: dict[int, Use] = {}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="resource-pump", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join(timeout=30)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                if found := self._look():
+                    self._reporter.metrics(self._spec.job_name, self._spec.attempt, found)
+            except ReportRefused:
+                return
+            except (WorkError, OSError, psutil.Error) as error:
+                logger.warning("what %s uses could not be told: %s", self._spec.job_name, error)
+            if self._over.wait(LOOK_S):
+                return
+
+    def _look(self) -> list[Metric]:
+        """Look at every container, and return what each has used since the last time."""
+        found: list[Metric] = []
+        now, disk = time.time(), shutil.disk_usage(self._folder)
+        for rank, pid in self._pids().items():
+            use = look(pid)
+            before = self._before.get(rank)
+            if use is not None and before is not None:
+                numbers = {
+                    "CPUUtilization": 100 * max(0.0, use.cpu_s - before.cpu_s) / (use.time - before.time),
+                    "MemoryUtilization": 100 * use.memory_bytes / self._limit_bytes,
+                    "DiskUtilization": 100 * disk.used / disk.total,
+                }
+                # No two numbers of a name have one time: by it the platform tells a repeat.
+                at = now + rank * 1e-6
+                found += [Metric(name, value, at, None, rank, Source.RESOURCES) for name, value in numbers.items()]
+            if use is not None:
+                self._before[rank] = use
+        return found
+
+
+def _memory_bytes(process: psutil.Process) -> int:
+    """Memory of its own and its share of what it shares; all that it sees, where that cannot be known."""
+    try:
+        return int(process.memory_full_info().pss)
+    except psutil.AccessDenied:
+        return int(process.memory_info().rss)
