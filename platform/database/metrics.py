@@ -15,7 +15,7 @@ from sqlalchemy.sql.functions import GenericFunction
 from raymaker.actors.reports import Metric, Source
 from raymaker.platform.database.engine import Database
 from raymaker.platform.database.schema import metrics, training_jobs
-from raymaker.platform.database.statements import clean_text, fetch_rows_after, insert_new
+from raymaker.platform.database.statements import clean_text, fetch_rows_after, insert_many
 from raymaker.platform.records import MetricPeriod, MetricRecord
 
 
@@ -42,7 +42,7 @@ def add_metrics(connection: Connection, job_name: str, attempt: int, found: Sequ
         }
         for metric in found
     ]
-    insert_new(connection, metrics, rows)
+    insert_many(connection, metrics, rows)
 
 
 @dataclass(frozen=True)
