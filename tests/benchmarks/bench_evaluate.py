@@ -1,0 +1,199 @@
+"""The evaluator: what it takes from a job that trains, and how soon a checkpoint's metrics are there.
+
+The first beside the same job without it, in turns; the second beside the same container started and asked by hand.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import os
+import re
+import tempfile
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import docker
+import numpy as np
+from sklearn import metrics
+
+from raymaker.platform.client import Client, TrainingJob
+from support.engine import BASE_IMAGE
+from support.measure import median, print_table
+from support.platform import running_platform
+
+IMAGE = f"raymaker-bench-evaluated:{os.getpid()}"
+DOCKERFILE = f"FROM {BASE_IMAGE}\nCOPY train serve /usr/local/bin/\n"
+TRAIN = """#!/usr/bin/python3
+# One CPU's worth of steps for SECONDS; a checkpoint that can be served every EVERY seconds.
+import json, os, pathlib, time
+settings = json.load(open("/opt/ml/input/config/hyperparameters.json"))
+until, every = time.monotonic() + float(settings["seconds"]), float(settings["every"])
+saved_at, steps, number = time.monotonic(), 0, 0
+while time.monotonic() < until:
+    sum(i * i for i in range(20000))
+    steps += 1
+    if time.monotonic() - saved_at >= every:
+        saved_at, number = time.monotonic(), number + 1
+        part = pathlib.Path(f"/opt/ml/checkpoints/.epoch-{number}")
+        part.mkdir()
+        (part / "scale").write_text("1.5")
+        part.rename(part.with_name(f"epoch-{number}"))
+print(f"steps={steps}", flush=True)
+"""
+SERVE = """#!/usr/bin/python3
+import http.server, pathlib
+scale = float(pathlib.Path("/opt/ml/model/scale").read_text())
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    def log_message(self, *_): pass
+    def do_GET(self): self.answer(b"")
+    def do_POST(self):
+        rows = self.rfile.read(int(self.headers["Content-Length"])).split()
+        self.answer(b"".join(b"%f\\n" % (scale * float(row.split(b",")[0])) for row in rows))
+    def answer(self, body):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/csv")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
+"""
+ROUNDS = 5
+SECONDS, EVERY = 20, 5
+RECORD_COUNT = 2000
+BATCH_COUNT = 100
+
+
+def main() -> None:
+    """Measure and print both tables."""
+    engine = docker.from_env()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        build(engine, folder / "image")
+        write_rows(folder / "rows")
+        with running_platform(driver="docker", cpus=8) as platform, Client(platform.url) as client:
+            throughput(client, folder)
+            latency(client, engine, folder)
+    engine.images.remove(IMAGE)
+    engine.close()
+
+
+def build(engine: docker.DockerClient, folder: Path) -> None:
+    """Build the image that trains and serves."""
+    folder.mkdir()
+    for name, content in {"Dockerfile": DOCKERFILE, "train": TRAIN, "serve": SERVE}.items():
+        (folder / name).write_text(textwrap.dedent(content))
+        (folder / name).chmod(0o755)
+    engine.images.build(path=str(folder), tag=IMAGE, rm=True)
+
+
+def write_rows(folder: Path) -> None:
+    """Write records of two columns, a number and its known result."""
+    folder.mkdir()
+    numbers = np.random.default_rng(0).normal(size=RECORD_COUNT)
+    np.savetxt(folder / "rows.csv", np.column_stack([numbers, 1.5 * numbers + 0.1]), delimiter=",")
+
+
+def train(client: Client, folder: Path, *, evaluated: bool, seconds: float, every: float) -> TrainingJob:
+    """Start a job, evaluated or not."""
+    source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": (folder / "rows").as_uri()}}
+    config = {"DataSource": source, "LabelAttribute": "-1", "ProblemType": "Regression"}
+    return client.train(
+        image=IMAGE,
+        output=folder / "out",
+        checkpoints=folder / f"checkpoints-{time.time_ns()}",
+        hyperparameters={"seconds": seconds, "every": every},
+        evaluation=config if evaluated else None,
+    )
+
+
+def throughput(client: Client, folder: Path) -> None:
+    """Print how many steps a job makes with the evaluator and without, in turns."""
+    steps: dict[bool, list[float]] = {False: [], True: []}
+    evaluations = 0
+    for number in range(2 * ROUNDS):
+        evaluated = number % 2 == 1
+        job = train(client, folder, evaluated=evaluated, seconds=SECONDS, every=EVERY).wait(progress=False)
+        said = re.search(r"steps=(\d+)", "\n".join(job.logs()))
+        assert said is not None
+        steps[evaluated].append(float(said[1]))
+        evaluations += len(job.evaluations(status="Completed"))
+    floor, found = median(steps[False]), median(steps[True])
+    rows = [
+        ["without", f"{floor / SECONDS:.1f}/s", "1"],
+        ["with", f"{found / SECONDS:.1f}/s", f"{found / floor:.3f}"],
+    ]
+    title = f"steps of a job that stores a checkpoint every {EVERY} s, median of {ROUNDS}; {evaluations} evaluations"
+    print_table(f"{title}; {os.cpu_count()} CPUs", ["evaluator", "steps", "of without"], rows)
+
+
+def latency(client: Client, engine: docker.DockerClient, folder: Path) -> None:
+    """Print how long it takes from a whole checkpoint to its metrics, beside the same by hand."""
+    job = train(client, folder, evaluated=True, seconds=4 * ROUNDS * EVERY, every=EVERY)
+    while len(job.evaluations(status="Completed")) < ROUNDS:
+        time.sleep(0.5)
+    job.stop(wait=True)
+    stored = {
+        event["Message"].partition(" ")[0]: event["Time"].timestamp()
+        for event in job.events()
+        if event["Kind"] == "CheckpointStored"
+    }
+    completed = [it for it in job.evaluations(status="Completed") if it.get("CheckpointName") in stored]
+    ours = [it["EndTime"].timestamp() - stored[it["CheckpointName"]] for it in completed]
+    model = folder / "model"
+    model.mkdir()
+    (model / "scale").write_text("1.5")
+    by_hand = [score_by_hand(engine, model, folder / "rows" / "rows.csv") for _ in range(ROUNDS)]
+    floor, found = median(by_hand), median(ours)
+    rows = [
+        ["docker run, /ping, rows, metrics by hand", f"{floor:.2f} s", "1"],
+        ["from CheckpointStored to metrics", f"{found:.2f} s", f"{found / floor:.2f}"],
+    ]
+    title = f"a checkpoint's metrics on {RECORD_COUNT} records, median of {len(ours)} and of {ROUNDS} by hand"
+    print_table(title, ["", "takes", "of by hand"], rows)
+
+
+def score_by_hand(engine: docker.DockerClient, model: Path, rows: Path) -> float:
+    """Start the container, ask it for all rows and compute the same metrics; seconds that it takes."""
+    begun = time.perf_counter()
+    volumes = {str(model): {"bind": "/opt/ml/model", "mode": "ro"}}
+    container = engine.containers.run(IMAGE, "serve", volumes=volumes, detach=True)
+    try:
+        address = await_address(container)
+        table = np.loadtxt(rows, delimiter=",")
+        connection = http.client.HTTPConnection(address, 8080)
+        answers: list[Any] = []
+        for start in range(0, len(table), BATCH_COUNT):
+            body = io.BytesIO()
+            np.savetxt(body, table[start : start + BATCH_COUNT, :1], delimiter=",")
+            connection.request("POST", "/invocations", body.getvalue(), {"Content-Type": "text/csv"})
+            answers += np.loadtxt(io.BytesIO(connection.getresponse().read())).tolist()
+        connection.close()
+        metrics.root_mean_squared_error(table[:, 1], answers)
+        metrics.median_absolute_error(table[:, 1], answers)
+        metrics.r2_score(table[:, 1], answers)
+        return time.perf_counter() - begun
+    finally:
+        container.remove(force=True)
+
+
+def await_address(container: Any) -> str:
+    """Wait until a container answers /ping, and return where."""
+    while True:
+        container.reload()
+        address = next((it["IPAddress"] for it in container.attrs["NetworkSettings"]["Networks"].values()), "")
+        try:
+            connection = http.client.HTTPConnection(address, 8080, timeout=1)
+            connection.request("GET", "/ping")
+            if address and connection.getresponse().status == http.HTTPStatus.OK:
+                return str(address)
+        except OSError:
+            time.sleep(0.01)
+
+
+if __name__ == "__main__":
+    main()
