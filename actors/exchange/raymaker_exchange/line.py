@@ -122,6 +122,14 @@ class Hub:
         """Tell numbers of this rank. Raises ExchangeError, ValueError."""
         self._request("POST", "/metrics", json.dumps(document).encode(), JSON)
 
+    def changes(self, since: int, wait_s: float) -> dict[str, Any] | None:
+        """What has changed after a revision, waiting for it; None where nothing has, or no hub answers just now."""
+        try:
+            answer = self._request("GET", f"/changes?since={since}&wait_s={wait_s}", wait_s=wait_s)
+        except RankLost:  # a hub whose process died comes back
+            return None
+        return dict(json.loads(answer.content)) if answer.status == _OK else None
+
     def collect(self, path: str, data: memoryview, into: memoryview) -> None:
         """Make a collective call: bytes go, bytes come into `into`. However long it takes: the hub has the deadline."""
         with self._connection(None) as connection:
