@@ -21,20 +21,22 @@ KEPT_COUNT = 100
 """How many changes a record keeps; what happened to those before are events of the job."""
 
 
+class ChangeUnderWay(IllegalMove):
+    """Another change of the job is not made yet: there is one at a time."""
+
+
 def request_update(
     record: TrainingJobRecord, changes: Mapping[str, Any], requested_by: str, metrics: Mapping[str, float], now: float
 ) -> TrainingJobRecord:
     """Accept a change of a job that trains. `metrics` are its last numbers.
 
-    A change that concerns no container is in force at once. Raises IllegalMove where the job does not train, and while
-    another change is under way.
+    A change that concerns no container is in force at once. Raises IllegalMove where the job does not train, and
+    ChangeUnderWay.
     """
     manner = manner_of(record.request, changes)
     if manner is not None and record.open_update is not None:
-        revision = record.open_update.revision
-        raise IllegalMove(
-            f"training job {record.name} is being changed already: wait until revision {revision} is made"
-        )
+        under_way = f"revision {record.open_update.revision} is {record.open_update.status}"
+        raise ChangeUnderWay(f"training job {record.name} is being changed already: {under_way}")
     if record.status.ended or record.status is TrainingJobStatus.STOPPING:
         refuse_move(record, "be changed")
     if manner is not None and record.secondary is not SecondaryStatus.TRAINING:

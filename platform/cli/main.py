@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from raymaker.platform.cli import captured, display, either, endpoints, jobs, transforms
+from raymaker.platform.cli import captured, display, either, endpoints, jobs, transforms, updates
 from raymaker.platform.cli.session import AsJson, Commands, Session
 from raymaker.platform.client.connection import MODEL_FOLDER
 from raymaker.platform.client.settings import read_settings
@@ -107,6 +107,7 @@ for command in (
     jobs.metrics,
     jobs.checkpoints,
     either.events,
+    updates.update,
     jobs.stop,
     endpoints.deploy,
     endpoints.endpoints,

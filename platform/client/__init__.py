@@ -11,6 +11,7 @@ from raymaker.platform.client.errors import (
     PlatformUnreachable,
     RaymakerError,
     RequestRefused,
+    UpdateFailed,
     WaitTimeout,
     WrongArgument,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "ScoringAnswer",
     "StreamedAnswer",
     "TrainingJob",
+    "UpdateFailed",
     "WaitTimeout",
     "WrongArgument",
 ]

@@ -6,6 +6,7 @@ RaymakerError                the root: catch this to catch them all
 ├── RequestRefused           the platform's own error; `code` is its wire name
 │   └── InvocationFailed     the scoring container answered with an error of its own
 ├── JobFailed                a training job ended without a model
+├── UpdateFailed             a change of a training job could not be made
 ├── EndpointFailed           an endpoint is not in service, or went back to what it served before
 └── WaitTimeout              the caller's own limit on waiting passed (a TimeoutError too)
 """
@@ -61,6 +62,16 @@ class JobFailed(_EndedBadly):
     """A training job failed."""
 
     noun = "training job"
+
+
+class UpdateFailed(RaymakerError):
+    """A change of a training job could not be made; the job goes on as before, or has ended."""
+
+    def __init__(self, name: str, revision: int, reason: str) -> None:
+        super().__init__(f"revision {revision} of training job {name} failed: {reason}")
+        self.name = name
+        self.revision = revision
+        self.reason = reason
 
 
 class EndpointFailed(_EndedBadly):

@@ -19,7 +19,7 @@ from raymaker.platform.records import TrainingJobRecord
 def request_update(
     connection: Connection, name: str, changes: Mapping[str, Any], requested_by: str, now: float
 ) -> TrainingJobRecord:
-    """Accept a change of a job, with its numbers so far. Raises JobMissing, IllegalMove."""
+    """Accept a change of a job, with its numbers so far. Raises JobMissing, ChangeUnderWay, IllegalMove."""
     before = {metric.name: metric.value for metric in final_metrics(connection, name)}
     _measure(connection, name, now, is_last=True)
     return move_training_job(
