@@ -34,7 +34,7 @@ def request_update(
     ChangeUnderWay.
     """
     manner = manner_of(record.request, changes)
-    if manner is not None and record.open_update is not None:
+    if record.open_update is not None:
         under_way = f"revision {record.open_update.revision} is {record.open_update.status}"
         raise ChangeUnderWay(f"training job {record.name} is being changed already: {under_way}")
     if record.status.ended or record.status is TrainingJobStatus.STOPPING:

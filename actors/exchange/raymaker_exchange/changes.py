@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 _ASK_S = 30.0
@@ -33,8 +34,9 @@ class Source(Protocol):
 class Listening:
     """What one rank has heard of. Threads may share it: each change is told once."""
 
-    def __init__(self, source: Source, revision: int) -> None:
+    def __init__(self, source: Source, revision: int, sleep: Callable[[float], None] = time.sleep) -> None:
         self._source = source
+        self._sleep = sleep
         self._known = revision
         self._lock = threading.Lock()
 
@@ -48,7 +50,7 @@ class Listening:
             change = None if told is None else self._take(told)
             if change is not None or time.monotonic() >= deadline:
                 return change
-            time.sleep(max(0.0, min(_PAUSE_S - (time.monotonic() - asked_at), deadline - time.monotonic())))
+            self._sleep(max(0.0, min(_PAUSE_S - (time.monotonic() - asked_at), deadline - time.monotonic())))
 
     def _take(self, told: dict[str, Any]) -> Change | None:
         with self._lock:
