@@ -74,6 +74,11 @@ class KeptReports:
             self.standing_now = dataclasses.replace(standing, update=None)
         return True
 
+    def deletes_model(self) -> None:
+        """Have no model stored."""
+        assert self.standing_now is not None
+        self.standing_now = dataclasses.replace(self.standing_now, deletes_model=True)
+
     def until_told(self, stage: UpdateStage) -> UpdateReport:
         """Wait until a change is told to be that far."""
         with self.spoken:
@@ -160,14 +165,16 @@ class Trial:
         numbers = {"number": number}
         if "hyperparameters" in changes:
             numbers["hyperparameters"] = number
+        if script is not None or "source" in changes:
+            numbers["code"] = number
         if script is not None:
             code = self.folder / f"code-{number}"
             code.mkdir()
             (code / "train.py").write_text(script)
-            changes["source"], numbers["code"] = SourceSpec(code.as_uri(), "train.py"), number
+            changes["source"] = SourceSpec(code.as_uri(), "train.py")
         revisions = dataclasses.replace(standing.spec.revisions, **numbers)
         spec = dataclasses.replace(standing.spec, revisions=revisions, **changes)
-        update = UpdateSpec(spec, manner, changes_code=script is not None, **options)
+        update = UpdateSpec(spec, manner, changes_code="code" in numbers, **options)
         self.kept.standing_now = dataclasses.replace(standing, update=update)
 
     def run(self, script: str, **changes: Any) -> JobReport:
