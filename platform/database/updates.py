@@ -14,6 +14,7 @@ from raymaker.platform.database.engine import Database
 from raymaker.platform.database.metrics import final_metrics, first_metrics
 from raymaker.platform.database.training import JobMissing, find_training_job, move_training_job
 from raymaker.platform.records import TrainingJobRecord
+from raymaker.platform.update_record import JobUpdate
 
 
 def request_update(
@@ -21,7 +22,7 @@ def request_update(
 ) -> TrainingJobRecord:
     """Accept a change of a job, with its numbers so far. Raises JobMissing, ChangeUnderWay, IllegalMove."""
     before = {metric.name: metric.value for metric in final_metrics(connection, name)}
-    _measure(connection, name, now, is_last=True)
+    _measure_all(connection, name, now)
     return move_training_job(
         connection, name, lambda job: job_updates.request_update(job, changes, requested_by, before, now)
     )
@@ -69,21 +70,30 @@ def require_current(record: TrainingJobRecord, attempt: int) -> None:
 
 def measure(database: Database, job: TrainingJobRecord, now: float) -> None:
     """Note the first numbers after a job's changes, once each metric that there was before has one."""
-    if job_updates.awaiting_metrics(job):
-        with database.transaction() as connection:
-            _measure(connection, job.name, now, is_last=False)
+    for update in job_updates.awaiting_metrics(job):
+        with database.reading() as connection:
+            found = _numbers_after(connection, job.name, update, now)
+        if found and update.metrics_before.keys() <= found.keys():
+            with database.transaction() as connection:
+                _measure(connection, job.name, update, found, now)
 
 
 def measure_last(database: Database, name: str, now: float) -> None:
     """Note the numbers after a job's changes as far as they came: no more will."""
     with database.transaction() as connection:
-        _measure(connection, name, now, is_last=True)
+        _measure_all(connection, name, now)
 
 
-def _measure(connection: Connection, name: str, now: float, *, is_last: bool) -> None:
+def _measure_all(connection: Connection, name: str, now: float) -> None:
     record = find_training_job(connection, name)
     for update in job_updates.awaiting_metrics(record) if record is not None else []:
-        found = {metric.name: metric.value for metric in first_metrics(connection, name, update.settled_at or now)}
-        if is_last or (found and update.metrics_before.keys() <= found.keys()):
-            move = partial(job_updates.measure, revision=update.revision, metrics=found, now=now)
-            move_training_job(connection, name, move)
+        _measure(connection, name, update, _numbers_after(connection, name, update, now), now)
+
+
+def _measure(connection: Connection, name: str, update: JobUpdate, found: Mapping[str, float], now: float) -> None:
+    move = partial(job_updates.measure, revision=update.revision, metrics=found, now=now)
+    move_training_job(connection, name, move)
+
+
+def _numbers_after(connection: Connection, name: str, update: JobUpdate, now: float) -> dict[str, float]:
+    return {metric.name: metric.value for metric in first_metrics(connection, name, update.settled_at or now)}

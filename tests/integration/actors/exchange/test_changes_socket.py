@@ -25,7 +25,7 @@ while True:
     say(*change)
     if "end" in change.hyperparameters:
         break
-say(exchange.changes())
+say(exchange.changes(), exchange.push("value", b"1"))
 """
 
 
@@ -113,7 +113,7 @@ def test_a_listener_hears_each_change_once_also_from_a_hub_that_came_back(hub: H
         hub.changes.publish(Revision(5, {"rate": "2", "end": "1"}, 4, hub.hub.code(5), 5))
         assert line(process) == [5, {"rate": "2", "end": "1"}, "/opt/ml/exchange/code/5", ["code"]]
         assert (hub.folder / "0" / "code" / "5" / "train.py").read_text() == "new"
-        assert line(process) == [None]
+        assert line(process) == [None, 1]
 
 
 def test_one_who_waits_and_dies_has_not_heard(hub: Hub) -> None:
