@@ -243,12 +243,16 @@ def _ask(connection: _Connection, method: str, path: str, body: bytes | memoryvi
 
 def _is_open(sock: socket.socket) -> bool:
     """Whether the hub is there. It never speaks first, so all that comes by itself is its end."""
+    timeout_s = sock.gettimeout()
+    sock.setblocking(False)
     try:
-        return sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
+        return sock.recv(1, socket.MSG_PEEK) != b""
     except BlockingIOError:
         return True
     except OSError:
         return False
+    finally:
+        sock.settimeout(timeout_s)
 
 
 def _headers(body: bytes | memoryview, content_type: str) -> dict[str, str]:
