@@ -22,10 +22,11 @@ from raymaker.actors.joblog import JobLog
 from raymaker.actors.lease import LeaseHeld
 from raymaker.actors.metric_pump import MetricPump
 from raymaker.actors.model_data import ModelData
-from raymaker.actors.reports import JobReport, JobReporter, Outcome, ReportRefused, shorten
+from raymaker.actors.reports import JobReport, JobReporter, Outcome, ReportRefused, UpdateReport, UpdateStage, shorten
 from raymaker.actors.resource_use import ResourcePump
 from raymaker.actors.runtime.base import ExitStatus
-from raymaker.actors.spec import Place, TrainingSpec
+from raymaker.actors.spec import Manner, Place, TrainingSpec, UpdateSpec
+from raymaker.actors.updating import Updating
 from raymaker.actors.verdict import Ending, Kind, Verdict, judge
 
 logger = logging.getLogger(__name__)
@@ -60,18 +61,23 @@ class CannotRun(Exception):
     """A machine could not take a step that must succeed. The message is the job's FailureReason."""
 
 
+class Moved(Exception):
+    """The job starts again on other machines; these are given up."""
+
+
 class Attempt:
     """Runs one attempt on one machine. `node` names the machine to the platform, which fences attempts that moved."""
 
-    def __init__(self, instance: Instance, spec: TrainingSpec, reporter: JobReporter, crew: Crew, node: str) -> None:
+    def __init__(self, instance: Instance, reporter: JobReporter, crew: Crew, node: str) -> None:
         self._instance = instance
-        self._spec = spec
         self._reporter = reporter
         self._crew = crew
         self._node = node
         self._digest: str | None = None
         self._started_at: float | None = None
         self._ended_at: float | None = None
+        self._round = 0
+        """How often containers were put in the place of others."""
 
     def run(self) -> None:
         """Go through the steps and report exactly one end. Raises AttemptLost, ReportRefused."""
@@ -85,28 +91,44 @@ class Attempt:
             self._end(Outcome.STOPPED, "Training job stopped before its container started")
         except CannotRun as error:
             self._end(Outcome.FAILED, "Training job failed", str(error))
+        except Moved:
+            logger.info("attempt %d of %s has given up its machines", self._spec.attempt, self._spec.job_name)
 
     def _begin(self) -> None:
         """Prepare and start the containers, or take up those that an earlier owner started."""
         instance = self._instance
-        if instance.was_started():
+        standing = self._reporter.standing(self._spec.job_name, self._spec.attempt)
+        instance.adopt(standing.spec)
+        if instance.was_started() and not instance.is_outdated():
             instance.take_up()
         else:
             self._report("Starting", "Preparing the instance for training")
             self._together("algorithm", self._prepare_algorithm)
+            if instance.was_started():  # by an owner that died while it replaced them
+                instance.remove_outdated(deletes_model=standing.update is not None and standing.update.deletes_model)
             self._report("Downloading", "Downloading input data")
             self._together("data", self._fetch)
             self._together("start", self._start)
-        self._started_at = instance.started_at()
+        self._started_at = standing.training_started_at or instance.started_at()
+        self._report_training()
+
+    def _report_training(self) -> None:
         self._report("Training", "Training image download completed. Training in progress.")
+
+    def _called(self, name: str) -> str:
+        """What machines call a step at which they meet; each round of containers has its own."""
+        return f"{name}-{self._round}" if self._round else name
 
     def _prepare_algorithm(self) -> None:
         self._instance.remove_older()
         self._digest = self._instance.prepare_algorithm()
 
     def _fetch(self) -> None:
-        self._instance.fetch_channels(self._download_progress())
-        self._instance.restore_checkpoints()
+        if self._instance.has_data():
+            self._instance.resume_checkpoints()
+        else:
+            self._instance.fetch_channels(self._download_progress())
+            self._instance.restore_checkpoints()
         self._instance.check_output()
         self._check_stop()
 
@@ -127,7 +149,7 @@ class Attempt:
         except Exception as error:
             logger.exception("step %r of %s failed", name, self._spec.job_name)
             problem = Problem(f"InternalServerError: {error!r}")
-        for index, found in enumerate(self._crew.gather(name, problem)):
+        for index, found in enumerate(self._crew.gather(self._called(name), problem)):
             if found is not None and not found.message:
                 raise StopRequested
             if found is not None:
@@ -136,37 +158,95 @@ class Attempt:
                 raise CannotRun(f"{kind}: {where}{words}")
 
     def _train(self) -> Verdict:
-        """Wait for the containers' end, and agree with the other machines on what it means."""
+        """Wait for the containers' end, replace them where that is asked for, and agree with the others on the end.
+
+        Raises Moved.
+        """
+        update, ending = self._follow()
+        while update is not None and self._go_on(update):
+            update, ending = self._follow()
+        self._ended_at = time.time()
+        endings = self._crew.gather(self._called("end"), ending)
+        return judge(endings, self._crew.place.world_size, retries_errors=self._spec.retries_errors)
+
+    def _follow(self) -> tuple[UpdateSpec | None, Ending]:
+        """Carry on what the containers say until all of them have ended, and store their last checkpoints.
+
+        With them comes the change for which they had to end, None where they ended for anything else.
+        """
         instance = self._instance
+        updating = Updating(instance, self._reporter, self._crew)
         with contextlib.ExitStack() as logs:
             for rank, handle in instance.handles.items():
                 logs.enter_context(JobLog(instance.runtime, handle, self._spec, self._reporter, rank))
             logs.enter_context(ResourcePump(instance.pids, instance.scratch, self._spec, self._reporter))
             logs.enter_context(MetricPump(instance.metrics, self._spec, self._reporter, instance.note))
-            ending = self._wait()
-        self._ended_at = time.time()
+            logs.callback(updating.close)
+            update, ending = self._wait(updating)
+            while update is not None and not self._may_begin(update):
+                update, ending = self._wait(updating)
+            if update is not None:
+                ending = self._stop(Ending(stopped=True))
         with contextlib.suppress(WorkError):  # which was told as an event of the job
-            self._instance.finish_checkpoints(self._ended_at if ending.was_killed else None)
-        endings = self._crew.gather("end", ending)
-        return judge(endings, self._crew.place.world_size, retries_errors=self._spec.retries_errors)
+            self._instance.finish_checkpoints(time.time() if ending.was_killed else None)
+        return update, ending
 
-    def _wait(self) -> Ending:
-        """Wait until all containers here have ended: by themselves, or since the job or another container did."""
+    def _may_begin(self, update: UpdateSpec) -> bool:
+        """Have it written down that the containers go, before they do; False where that is no longer wanted."""
+        may = self._tell(update, UpdateStage.RESTARTING) if self._is_first else None
+        return bool(self._crew.gather(self._called(f"update-{update.number}"), may)[0])
+
+    def _go_on(self, update: UpdateSpec) -> bool:
+        """Put other containers in the place of those that have ended, with the data that is here.
+
+        False where the job is to stop instead. Raises Moved where they are to be on other machines.
+        """
+        if update.manner is Manner.MOVE:
+            self._crew.gather(self._called("left"), None)  # all checkpoints are stored
+            may = self._tell(update, UpdateStage.MOVING) if self._is_first else None
+            if self._crew.gather(self._called("moving"), may)[0]:
+                raise Moved
+            return False
+        self._round += 1
+        self._crew.renew(update.number)
+        self._together("change", lambda: self._change_over(update))
+        self._together("start", self._start)
+        self._report_training()
+        return True
+
+    def _change_over(self, update: UpdateSpec) -> None:
+        self._digest = self._instance.change_over(update.spec, deletes_model=update.deletes_model)
+
+    def _tell(self, update: UpdateSpec, stage: UpdateStage) -> bool:
+        spec = self._spec
+        return self._reporter.report_update(UpdateReport(spec.job_name, spec.attempt, update.number, stage))
+
+    def _wait(self, updating: Updating) -> tuple[UpdateSpec | None, Ending]:
+        """Wait until all containers here have ended: by themselves, or since the job or another container did.
+
+        Ends early for a change for which they are to go.
+        """
         instance, count = self._instance, self._crew.place.containers_per_machine
-        deadline = instance.started_at() + self._spec.max_runtime_s
+        deadline = (self._started_at or instance.started_at()) + self._spec.max_runtime_s
         ended = instance.wait(WAIT_STEP_S, 0)
         alarmed_at: float | None = None
         while len(ended) < count:
             stopped, timed_out = self._crew.is_stop_requested(), time.time() >= deadline
             if stopped or timed_out:
-                return self._stop(ending=Ending(stopped=stopped, timed_out=timed_out and not stopped))
+                return None, self._stop(ending=Ending(stopped=stopped, timed_out=timed_out and not stopped))
             if alarmed_at is None and (self._raise_alarm(ended) or self._crew.is_alarmed()):
                 alarmed_at = time.monotonic()
             if alarmed_at is not None and time.monotonic() - alarmed_at >= ALARM_GRACE_S:
-                return self._stop(ending=Ending(ended), grace_s=ALARM_STOP_S)
+                return None, self._stop(ending=Ending(ended), grace_s=ALARM_STOP_S)
+            if alarmed_at is None and (update := updating.look()) is not None:
+                return update, Ending()
             ended = instance.wait(WAIT_STEP_S, len(ended))
         self._raise_alarm(ended)
-        return self._describe(Ending(ended))
+        while updating.is_bound() and not self._crew.has_come(self._called("end")):
+            if (update := updating.look()) is not None:  # the others count on this machine
+                return update, Ending()
+            time.sleep(WAIT_STEP_S)
+        return None, self._describe(Ending(ended))
 
     def _raise_alarm(self, ended: Mapping[int, ExitStatus]) -> bool:
         """Tell the others where a container here has failed."""
@@ -200,15 +280,24 @@ class Attempt:
         """Store what the containers left, and report how the attempt ended."""
         self._report("Uploading", "Uploading generated training model")
         data = ModelData(self._instance, self._spec)
-        wants_model = verdict.kind is not Kind.FAILED
+        is_unwanted = self._is_model_unwanted()
+        wants_model = verdict.kind is not Kind.FAILED and not is_unwanted
         if self._is_gang:
             self._together("part", lambda: data.store_part(wants_model=wants_model))
         uris: list[str | None] = []
         self._together("model", lambda: uris.append(data.store(wants_model=wants_model)) if self._is_first else None)
         outcome, message = _OUTCOMES[verdict.kind]
+        if is_unwanted:
+            self._together("delete", lambda: data.delete_model() if self._is_first else None)
+            message += ". Its model data was deleted, as StopTrainingJob asked"
         failure = verdict.reason if verdict.kind is Kind.FAILED else None
         exit_code = verdict.status.code if verdict.status else None
         self._end(outcome, message, failure, exit_code=exit_code, model_uri=uris[0] if uris else None)
+
+    def _is_model_unwanted(self) -> bool:
+        """Ask whether the model is to be deleted; no longer can be, once the upload was reported."""
+        standing = self._reporter.standing(self._spec.job_name, self._spec.attempt) if self._is_first else None
+        return self._crew.gather("unwanted", standing is not None and standing.deletes_model)[0]
 
     def _download_progress(self) -> Callable[[str], None]:
         """Tell how far the download is, at most once a second."""
@@ -226,6 +315,10 @@ class Attempt:
     def _check_stop(self) -> None:
         if self._crew.is_stop_requested():
             raise StopRequested
+
+    @property
+    def _spec(self) -> TrainingSpec:
+        return self._instance.spec
 
     @property
     def _is_first(self) -> bool:
@@ -255,7 +348,16 @@ def make_note(reporter: JobReporter, spec: TrainingSpec, place: Place) -> Callab
 
 def make_report(spec: TrainingSpec, phase: str, message: str, **facts: Any) -> JobReport:
     """Make a report of this attempt, now. `facts` are JobReport's other fields."""
-    return JobReport(spec.job_name, spec.attempt, phase, message, time.time(), start=spec.start, **facts)
+    return JobReport(
+        spec.job_name,
+        spec.attempt,
+        phase,
+        message,
+        time.time(),
+        start=spec.start,
+        revision=spec.revisions.number,
+        **facts,
+    )
 
 
 def report_failure(reporter: JobReporter, spec: TrainingSpec, reason: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,8 @@ class Board:
         self._number = 0
         self._start = _Start(0)
         self._stop_requested = False
+        self.wanted_revision = 0
+        """The latest change of the job that was asked for."""
         self.begun = threading.Event()
         """Set once machines have begun a start."""
 
@@ -52,16 +54,25 @@ class Board:
             self._heard_at = self._clock()
         self.begun.set()
 
-    def gather(self, start: int, name: str, machine_index: int, mine: Any) -> Sequence[Any] | None:
-        """Leave `mine`, and return everybody's, by machine; None while some have not come. Ask again then."""
+    def offer(self, start: int, name: str, machine_index: int, mine: Any) -> Mapping[int, Any]:
+        """Leave `mine`, in place of what the machine left there before, and return what there is so far, by machine."""
         with self._lock:
             if start != self._number:
-                return None
+                return {}
             there = self._start.gathered.setdefault(name, {})
             there[machine_index] = mine
-            if len(there) < self._start.machine_count:
-                return None
-            return [there[index] for index in range(self._start.machine_count)]
+            return dict(there)
+
+    def has_come(self, start: int, name: str) -> bool:
+        """Tell whether any machine of this start has left something there."""
+        with self._lock:
+            return start == self._number and name in self._start.gathered
+
+    def gather(self, start: int, name: str, machine_index: int, mine: Any) -> Sequence[Any] | None:
+        """Leave `mine`, and return everybody's, by machine; None while some have not come. Ask again then."""
+        there = self.offer(start, name, machine_index, mine)
+        count = self._start.machine_count
+        return [there[index] for index in range(count)] if there and len(there) == count else None
 
     def has_gathered(self, name: str) -> bool:
         """Tell whether all machines of the latest start have come to `name`."""
@@ -73,6 +84,10 @@ class Board:
         with self._lock:
             if start == self._number:
                 self._start.alarmed = True
+
+    def want(self, revision: int) -> None:
+        """Note that a change of the job is to be looked at, in this start and any later one."""
+        self.wanted_revision = max(revision, self.wanted_revision)
 
     def request_stop(self) -> None:
         """Note that the job is to stop, in this start and any later one."""

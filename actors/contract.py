@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import secrets
+import shutil
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -103,12 +105,20 @@ def lay_out(folder: JobFolder, spec: TrainingSpec, seat: Seat = ALONE) -> None:
         _make_folder(folder.channel(channel), 0o755)
     for path in (folder.model, folder.output, folder.output_data, folder.checkpoints):
         _make_folder(path, 0o777)
-    _write_json(folder.config / "hyperparameters.json", dict(spec.hyperparameters))
+    write_hyperparameters(folder, spec)
     _write_json(folder.config / "inputdataconfig.json", input_data_config(spec))
     _write_json(folder.config / "resourceconfig.json", resource_config(spec, seat))
     if spec.checkpoint_uri is not None:
         checkpoints = {"S3Uri": spec.checkpoint_uri, "LocalPath": spec.checkpoint_local_path}
         _write_json(folder.config / "checkpointconfig.json", checkpoints)
+
+
+def write_hyperparameters(folder: JobFolder, spec: TrainingSpec) -> None:
+    """Replace hyperparameters.json, also under the eyes of a container that runs, which may have put anything there.
+
+    Raises OSError where the folder is none any more.
+    """
+    _write_json(folder.config / "hyperparameters.json", dict(spec.hyperparameters))
 
 
 def mounts(folder: JobFolder, spec: TrainingSpec) -> tuple[Mount, ...]:
@@ -222,6 +232,19 @@ def describe_seat(seat: Seat) -> dict[str, int]:
     }
 
 
+def clear_old(folder: JobFolder, *, model: bool) -> None:
+    """Remove what containers that are to be replaced have left: their failure file, and with `model` their model.
+
+    Nothing of theirs runs any more.
+    """
+    left = [folder.output / "failure", *(folder.model.iterdir() if model else ())]
+    for path in left:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def read_failure(folder: JobFolder) -> str | None:
     """The beginning of /opt/ml/output/failure, None where nothing was written there.
 
@@ -259,11 +282,16 @@ def _make_folder(path: Path, mode: int) -> None:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace the file at once: a container that is already running never reads half of it."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content), encoding="utf-8")
-    part.chmod(0o644)
-    part.replace(path)
+    """Replace the file at once: a container that is already running never reads half of it. Follows no link."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        part = f".{path.name}.{secrets.token_hex(8)}"
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder), "w") as file:
+            json.dump(content, file)
+            os.fchmod(file.fileno(), 0o644)
+        os.rename(part, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+    finally:
+        os.close(folder)
 
 
 def _user_hyperparameters(hyperparameters: Mapping[str, str]) -> dict[str, Any]:

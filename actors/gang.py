@@ -60,7 +60,7 @@ class Gang:
         self._stopping = False
         self._board = Board()
         self._making = threading.Lock()
-        self._coordinator: tuple[int, Any] | None = None
+        self._coordinator: tuple[tuple[int, int], Any] | None = None
         threading.Thread(target=self._run, name=f"job-{spec.job_name}", daemon=True).start()
 
     def attempt(self) -> int:
@@ -73,6 +73,10 @@ class Gang:
             if self._ended.is_set():
                 return False
         return True
+
+    def update(self, revision: int) -> None:
+        """Ask for a change of the job, which the platform tells of. Asking twice is fine."""
+        self._board.want(revision)
 
     def stop(self) -> None:
         """Ask the job to stop. Asking twice is fine."""
@@ -95,20 +99,35 @@ class Gang:
         """Collect what every machine brings (see `Board`)."""
         return self._board.gather(start, name, machine_index, mine)
 
+    def offer(self, start: int, name: str, machine_index: int, mine: Any) -> Mapping[int, Any]:
+        """Collect what every machine brings, one by one (see `Board`)."""
+        return self._board.offer(start, name, machine_index, mine)
+
+    def has_come(self, start: int, name: str) -> bool:
+        """Tell whether any machine has come there (see `Board`)."""
+        return self._board.has_come(start, name)
+
     def raise_alarm(self, start: int) -> None:
         """Hear that a container ended badly (see `Board`)."""
         self._board.raise_alarm(start)
+
+    def wanted_revision(self) -> int:
+        """Tell a machine which change to look at (see `Board`)."""
+        return self._board.wanted_revision
 
     def state(self, start: int) -> tuple[bool, bool]:
         """Tell a machine whether to stop, and whether another is in trouble (see `Board`)."""
         return self._board.state(start)
 
-    def coordinator(self, start: int) -> Any:
-        """Return the actor through which a start's machines exchange weights; the first to ask has it made."""
+    def coordinator(self, start: int, number: int = 0) -> Any:
+        """Return the actor through which a start's machines exchange weights; the first to ask has it made.
+
+        Containers in place of others, `number` of the change that made them, have another than those before.
+        """
         with self._making:
-            if self._coordinator is None or self._coordinator[0] < start:
+            if self._coordinator is None or self._coordinator[0] < (start, number):
                 made = start_coordinator(self._board.machine_count, self._spec.containers_per_instance)
-                self._coordinator = (start, made)
+                self._coordinator = ((start, number), made)
             return self._coordinator[1]
 
     def has_data(self) -> bool:

@@ -54,7 +54,7 @@ def run_machine(config: Mapping[str, Any]) -> None:
     with Instance(spec, config["site"], runtime, place, make_note(reporter, spec, place)) as instance:
         threading.Thread(target=_watch_preemption, args=(instance,), daemon=True).start()
         try:
-            Attempt(instance, spec, reporter, crew, "").run()
+            Attempt(instance, reporter, crew, "").run()
         except ReportRefused as refusal:
             logger.warning("start %s of %s is fenced: %s", spec.label, spec.job_name, refusal)
         finally:
@@ -82,6 +82,25 @@ class GangCrew:
             if found is not None:
                 return found
             time.sleep(ASK_AGAIN_S)
+
+    def offer(self, name: str, mine: T) -> Mapping[int, T]:
+        """Leave `mine` and return what there is so far, by machine."""
+        ask = self._supervisor.offer.remote(self._spec.start, name, self.place.machine_index, mine)
+        found: Mapping[int, T] = ray.get(ask)
+        return found
+
+    def has_come(self, name: str) -> bool:
+        """Tell whether any machine has come there."""
+        return bool(ray.get(self._supervisor.has_come.remote(self._spec.start, name)))
+
+    def renew(self, number: int) -> None:
+        """Let go of the exchange between the machines, and meet them for another."""
+        self.close()
+        self._across = _in_background(lambda: self._join(number))
+
+    def wanted_revision(self) -> int:
+        """The latest change that was asked for."""
+        return int(ray.get(self._supervisor.wanted_revision.remote()))
 
     def raise_alarm(self) -> None:
         """Tell that a container here ended badly."""
@@ -125,10 +144,10 @@ class GangCrew:
                 self.is_stop_requested()
             time.sleep(HEARTBEAT_S)
 
-    def _join(self) -> Across:
+    def _join(self, number: int = 0) -> Across:
         """Meet the other machines while data still comes: engines take seconds to load."""
-        coordinator = ray.get(self._supervisor.coordinator.remote(self._spec.start))
-        group = f"{self._spec.job_name}-{self._spec.label}"
+        coordinator = ray.get(self._supervisor.coordinator.remote(self._spec.start, number))
+        group = f"{self._spec.job_name}-{self._spec.label}" + (f"-r{number}" if number else "")
         return RayAcross(coordinator, self.place, group, timeout_s=self._site.exchange_timeout_s)
 
 

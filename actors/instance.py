@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import os
+import dataclasses
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -23,28 +23,36 @@ from raymaker.actors.channels.once import SharedChannels
 from raymaker.actors.checkpoints.sync import CheckpointSync, Writer
 from raymaker.actors.containers import AttemptLost, Containers
 from raymaker.actors.contract import JobFolder, Seat
-from raymaker.actors.errors import UnsupportedError
+from raymaker.actors.exchange.changes import Changes, Revision
 from raymaker.actors.exchange.hub import ExchangeHub
 from raymaker.actors.exchange.seam import Across, Failure
 from raymaker.actors.lease import Lease
 from raymaker.actors.metric_pump import MetricBuffer
+from raymaker.actors.packaging import stage_source
 from raymaker.actors.runtime.base import (
     LABEL_HOME,
-    LABEL_KIND,
     LABEL_OWNER,
     ContainerHandle,
     ContainerRuntime,
     ExitStatus,
 )
 from raymaker.actors.site import Site
-from raymaker.actors.spec import ChannelSpec, ContainerSpec, Network, Place, TrainingSpec
+from raymaker.actors.spec import ChannelSpec, ContainerSpec, Place, SourceSpec, TrainingSpec
 from raymaker.actors.storage import ObjectStore
+from raymaker.actors.store_errors import explain
+from raymaker.actors.training_container import (
+    LABEL_ATTEMPT,
+    LABEL_JOB,
+    LABEL_RANK,
+    LABEL_REVISION,
+    Machine,
+    training_container,
+)
 
-LABEL_JOB = "raymaker.job"
-LABEL_ATTEMPT = "raymaker.attempt"
-LABEL_RANK = "raymaker.rank"
 LEASE_TIMEOUT_S = 30.0
 STARTED = "started.json"
+FETCHED = "fetched"
+"""A file that is there once all data and checkpoints are."""
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the place where shared memory lies
 ARENA_VARIABLE = "RAYMAKER_EXCHANGE_ARENA_MIB"
 MIB = 1024 * 1024
@@ -60,7 +68,8 @@ class Instance:
     def __init__(
         self, spec: TrainingSpec, site: Site, runtime: ContainerRuntime, place: Place, note: Callable[[str, str], None]
     ) -> None:
-        self._spec = spec
+        self.spec = spec
+        """What is in force, as far as this machine knows."""
         self._site = site
         self.place = place
         self.runtime = runtime
@@ -72,11 +81,14 @@ class Instance:
         self._root = job / part
         self._channels = SharedChannels(job / f"{spec.attempt}-channels")
         self._algorithm: Algorithm | None = None
+        self._next: Algorithm | None = None
+        self._staged: Path | None = None
         self._exchange: ExchangeHub | None = None
         self._checkpoints: CheckpointSync | None = None
         self.metrics = MetricBuffer()
         """Numbers that the containers have told their exchange."""
-        self._containers = Containers(runtime, self._root / STARTED, self._rank_ended)
+        self._changes = Changes()
+        self._containers = self._make_containers()
 
     def __enter__(self) -> Self:
         self._lease = Lease.acquire(self._site.home, self.name, LEASE_TIMEOUT_S)
@@ -121,26 +133,30 @@ class Instance:
         mine = {LABEL_HOME: str(self._site.home), LABEL_OWNER: self.name}
         return self._containers.were_started(mine, LABEL_RANK)
 
+    def is_outdated(self) -> bool:
+        """Tell whether its containers were to be replaced when their owner died."""
+        return self._started_revision() < self.spec.revisions.restart
+
     def remove_older(self) -> None:
         """Remove what earlier starts of this job left on this machine. Raises LeaseHeld where its owner lives on."""
-        mine = {LABEL_HOME: str(self._site.home), LABEL_JOB: self._spec.job_name}
+        mine = {LABEL_HOME: str(self._site.home), LABEL_JOB: self.spec.job_name}
         for handle, labels in self.runtime.owned(mine):
-            if labels[LABEL_ATTEMPT] != self._spec.label:
+            if labels[LABEL_ATTEMPT] != self.spec.label:
                 with Lease.acquire(self._site.home, labels[LABEL_OWNER], LEASE_TIMEOUT_S):
                     self.runtime.remove(handle)
 
     def prepare_algorithm(self) -> str | None:
         """Resolve and pull the image, or stage the source code. Returns the image's digest, None for bare source."""
         self._algorithm = prepare_algorithm(
-            self.runtime, self.store, self._site, image=self._spec.image, source=self._spec.source
+            self.runtime, self.store, self._site, image=self.spec.image, source=self.spec.source
         )
         return self._algorithm.digest
 
     def fetch_channels(self, tell: Callable[[str], None]) -> None:
         """Lay out /opt/ml and bring every channel's data to it; `tell` is called with progress for people."""
         for seat in self.seats:
-            contract.lay_out(self.folder(seat), self._spec, seat)
-        for channel in self._spec.channels:
+            contract.lay_out(self.folder(seat), self.spec, seat)
+        for channel in self.spec.channels:
             if contract.is_sharded(channel):
                 for seat in self.seats:
                     self._fetch(channel, self.folder(seat).channel(channel), tell, seat.rank, self.place.world_size)
@@ -151,13 +167,24 @@ class Instance:
         """Bring what an earlier start or job left at the checkpoint location. Raises StorageError."""
         if (checkpoints := self._open_checkpoints()) is not None:
             checkpoints.restore()
+        (self._root / FETCHED).touch()
+
+    def resume_checkpoints(self) -> None:
+        """Go on with the checkpoints that are here. Raises StorageError."""
+        if (checkpoints := self._open_checkpoints()) is not None:
+            checkpoints.resume()
+
+    def has_data(self) -> bool:
+        """Tell whether all data and checkpoints are here already, for containers that were replaced meanwhile."""
+        return (self._root / FETCHED).exists()
 
     def check_output(self) -> None:
         """Fail before training, not after it, where the output location cannot be written. Raises StorageError."""
-        self.store.check_writable(f"{self._spec.output_uri.rstrip('/')}/{self._spec.job_name}/output")
+        self.store.check_writable(f"{self.spec.output_uri.rstrip('/')}/{self.spec.job_name}/output")
 
     def start(self, across: Across | None, hosts: Mapping[str, str]) -> None:
         """Start the containers and their exchange; `hosts` has the addresses of containers that are elsewhere."""
+        self._changes = Changes(self._revision(), self.spec.revisions.number)
         self._open_exchange(across)
         self._containers.start({seat.rank: self._container(seat, hosts) for seat in self.seats})
         self._start_sync()
@@ -169,10 +196,11 @@ class Instance:
         """
         if self.place.world_size > 1:
             raise AttemptLost("The process beside the containers died, and their exchange with it")
-        self._open_exchange(None)
+        self._changes = Changes(started_number=self._started_revision())
+        self._open_exchange(None, again=True)
+        self._changes.publish(self._revision())
         self._containers.take_up(self.place.ranks)
-        if (checkpoints := self._open_checkpoints()) is not None:
-            checkpoints.resume()
+        self.resume_checkpoints()
         self._start_sync()
 
     def started_at(self) -> float:
@@ -196,6 +224,83 @@ class Instance:
         """Tell the containers something as a document of their exchange; those that do not look do not hear of it."""
         if self._exchange is not None:
             self._exchange.put_document(name, document)
+
+    def stage_code(self, source: SourceSpec) -> str | None:
+        """Lay the code of a revision to come before the containers; a reason where they would have to be replaced.
+
+        Raises PackagingError, ArchiveError, StorageError.
+        """
+        staged = stage_source(self.store, source, self._site.sources)
+        if staged.has_build:
+            return f"{source.uri} has a build.sh, which runs only when containers are made anew"
+        self._staged = staged.folder / "code"
+        return None
+
+    def adopt(self, spec: TrainingSpec) -> None:
+        """Take what is in force from the platform, for the start that runs here."""
+        self.spec = dataclasses.replace(spec, start=self.spec.start)
+
+    def tell(self, spec: TrainingSpec) -> None:
+        """Have the containers hear of a revision: its hyperparameters, its code. Raises WorkError."""
+        before = self.spec
+        self.adopt(spec)
+        try:
+            if spec.revisions.code == spec.revisions.number and self._staged is not None and self._exchange is not None:
+                self._exchange.add_code(self._staged, spec.revisions.code)
+            for seat in self.seats:
+                contract.write_hyperparameters(self.folder(seat), spec)
+            self._changes.publish(self._revision())
+        except OSError as error:
+            self.spec = before
+            raise explain(error, "lay the change before the containers in", str(self._root)) from error
+
+    def heard(self, number: int) -> tuple[int, ...]:
+        """The ranks here that have heard of a revision."""
+        return self._changes.heard(number)
+
+    def take_back(self, number: int, spec: TrainingSpec) -> bool:
+        """Go back to `spec` from a revision of which nobody here has heard; False where somebody has."""
+        told = self.spec
+        self.adopt(spec)
+        if not self._changes.take_back(number, self._revision()):
+            self.spec = told
+            return False
+        for seat in self.seats:
+            with contextlib.suppress(OSError):  # the container has made something else of the folder
+                contract.write_hyperparameters(self.folder(seat), spec)
+        return True
+
+    def prepare_next(self, spec: TrainingSpec) -> None:
+        """Make ready what is to be run in place of the containers that still run. Raises as `prepare_algorithm`."""
+        if self._algorithm is not None and (spec.image, spec.source) == (self.spec.image, self.spec.source):
+            self._next = self._algorithm
+            return
+        self._next = prepare_algorithm(self.runtime, self.store, self._site, image=spec.image, source=spec.source)
+
+    def change_over(self, spec: TrainingSpec, *, deletes_model: bool) -> str | None:
+        """Take away containers that have ended, and lay out what others find in their place: the data stays.
+
+        Returns the digest of the image that they will run.
+        """
+        self.remove_outdated(deletes_model=deletes_model)
+        if self._next is not None:
+            self._algorithm, self._next = self._next, None
+        self.adopt(spec)
+        for seat in self.seats:
+            contract.write_hyperparameters(self.folder(seat), spec)
+        self.resume_checkpoints()
+        return self._algorithm.digest if self._algorithm is not None else None
+
+    def remove_outdated(self, *, deletes_model: bool) -> None:
+        """Take the containers away, those that still run too, and what the next ones must not find."""
+        self.stop()
+        self._containers.remove()
+        if self._exchange is not None:
+            self._exchange.close()
+        self._containers = self._make_containers()
+        if self.has_data():
+            for seat in self.seats:
+                contract.clear_old(self.folder(seat), model=deletes_model)
 
     def finish_checkpoints(self, killed_at: float | None) -> None:
         """Store the last checkpoints, now that no container writes any more. Raises StorageError.
@@ -230,8 +335,35 @@ class Instance:
 
         fetch_channel(self.store, channel, folder, progress, shard_index=shard_index, shard_count=count)
 
-    def _open_exchange(self, across: Across | None) -> None:
-        arena_mib = self._spec.environment.get(ARENA_VARIABLE)
+    def _make_containers(self) -> Containers:
+        """Containers of one revision. What is late from those before concerns nobody any more."""
+
+        def ended(rank: int, status: ExitStatus) -> None:
+            if self._containers is mine:
+                self._rank_ended(rank, status)
+
+        mine = Containers(self.runtime, self._root / STARTED, ended)
+        return mine
+
+    def _started_revision(self) -> int:
+        """The revision with which the oldest container here was started."""
+        mine = {LABEL_HOME: str(self._site.home), LABEL_OWNER: self.name}
+        found = [int(labels.get(LABEL_REVISION, 0)) for _, labels in self.runtime.owned(mine)]
+        return min(found, default=self.spec.revisions.number)
+
+    def _revision(self) -> Revision:
+        """What is in force, as containers hear of it."""
+        numbers = self.spec.revisions
+        return Revision(
+            number=numbers.number,
+            hyperparameters=self.spec.hyperparameters,
+            hyperparameters_number=numbers.hyperparameters,
+            code=self._exchange.code(numbers.code) if self._exchange is not None else None,
+            code_number=numbers.code,
+        )
+
+    def _open_exchange(self, across: Across | None, *, again: bool = False) -> None:
+        arena_mib = self.spec.environment.get(ARENA_VARIABLE)
         self._exchange = ExchangeHub(
             self._root / "exchange",
             SHARED_MEMORY / f"raymaker-{self._site.tag}-{self.name}",
@@ -240,8 +372,9 @@ class Instance:
             arena_bytes=int(arena_mib) * MIB if arena_mib else self._site.exchange_arena_bytes,
             timeout_s=self._site.exchange_timeout_s,
             on_metrics=self.metrics.put,
+            changes=self._changes,
         )
-        self._exchange.start()
+        self._exchange.start(again=again)
 
     def _rank_ended(self, rank: int, status: ExitStatus) -> None:
         if self._checkpoints is not None and (status.signal is not None or status.lost):
@@ -250,11 +383,11 @@ class Instance:
             self._exchange.rank_ended(rank, status.describe())
 
     def _open_checkpoints(self) -> CheckpointSync | None:
-        if self._spec.checkpoint_uri is not None:
-            place, spec = self.place, self._spec
+        if self.spec.checkpoint_uri is not None:
+            place, spec = self.place, self.spec
             writer = Writer(spec.attempt, spec.start, place.machine_index, place.machine_count, spec.job_name)
             folder = self._root / "checkpoints"
-            self._checkpoints = CheckpointSync(self.store, self._spec.checkpoint_uri, folder, writer, self.note)
+            self._checkpoints = CheckpointSync(self.store, self.spec.checkpoint_uri, folder, writer, self.note)
         return self._checkpoints
 
     def _start_sync(self) -> None:
@@ -262,61 +395,8 @@ class Instance:
             self._checkpoints.start()
 
     def _container(self, seat: Seat, hosts: Mapping[str, str]) -> ContainerSpec:
-        """Say what to run: `IMAGE train`, the contract's mounts and environment, its share of the instance type."""
         if self._algorithm is None or self._exchange is None:
             raise RuntimeError("the algorithm was not prepared")
-        spec = self._spec
-        environment = contract.environment(spec, seat, s3_endpoint_url=self._site.store.s3_endpoint_url)
-        command = spec.arguments if spec.arguments is not None else ("train",)
-        if spec.source is not None:
-            environment = {**contract.toolkit_environment(spec, seat), "PYTHONPATH": contract.EXCHANGE, **environment}
-            command = (*command, *contract.user_arguments(spec.hyperparameters))
-        return ContainerSpec(
-            name=f"raymaker-{self._site.tag}-{self.name}" + (f"-{seat.index}" if len(self.seats) > 1 else ""),
-            image=self._algorithm.image,
-            source_dir=self._algorithm.source_dir,
-            command=command,
-            entrypoint=spec.entrypoint,
-            environment=environment,
-            mounts=(*contract.mounts(self.folder(seat), spec), *self._exchange.mounts(seat.index)),
-            labels={
-                LABEL_KIND: "training",
-                LABEL_OWNER: self.name,
-                LABEL_HOME: str(self._site.home),
-                LABEL_JOB: spec.job_name,
-                LABEL_ATTEMPT: spec.label,
-                LABEL_RANK: str(seat.rank),
-            },
-            resources=spec.container_resources,
-            network=self._network(hosts),
-            hostname=seat.host,
-            **self._neighbours(seat, hosts),
-        )
-
-    def _network(self, hosts: Mapping[str, str]) -> Network:
-        """Say what the containers reach. Raises UnsupportedError where they could not reach those on other machines."""
-        if self._spec.network is not Network.OPEN or not hosts or self.runtime.name != "docker":
-            return self._spec.network
-        if not self._site.host_network:
-            raise UnsupportedError(
-                "the job's network is on and its instances are on several machines, whose containers do not reach each "
-                "other: isolate the network (EnableNetworkIsolation; the exchange works without one), or let such jobs "
-                "share their machines' network with RAYMAKER_HOST_NETWORK=true"
-            )
-        return Network.HOST
-
-    def _neighbours(self, seat: Seat, hosts: Mapping[str, str]) -> dict[str, Any]:
-        """Say whom the container finds by name, and which of the machine's GPUs are its own."""
-        found: dict[str, Any] = {"gpu_ids": self._gpu_ids(seat)}
-        if self.place.world_size > 1 and self._spec.network is Network.OPEN:
-            here = tuple(name for name in self.place.hosts if name not in hosts)
-            found |= {"group": f"{self._spec.job_name}-{self._spec.label}", "peers": here, "hosts": hosts}
-        return found
-
-    def _gpu_ids(self, seat: Seat) -> tuple[str, ...]:
-        """Share the GPUs that Ray set aside for this process evenly; all see all where that does not come out even."""
-        devices = [device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
-        share, rest = divmod(len(devices), self.place.containers_per_machine)
-        if not self._spec.instance_type.resources.gpus or rest:
-            return tuple(devices) if self._spec.instance_type.resources.gpus else ()
-        return tuple(devices[seat.index * share : (seat.index + 1) * share])
+        mounts = (*contract.mounts(self.folder(seat), self.spec), *self._exchange.mounts(seat.index))
+        machine = Machine(self._site, self.runtime.name, self.name)
+        return training_container(self.spec, seat, machine, self._algorithm, mounts=mounts, hosts=hosts)

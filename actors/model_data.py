@@ -63,6 +63,10 @@ class ModelData:
             self._instance.store.delete_prefix(self._parts)
         return uri
 
+    def delete_model(self) -> None:
+        """Delete the model that an earlier owner of the attempt has stored, where it did. Raises StorageError."""
+        self._instance.store.delete_prefix(self._uri(MODEL))
+
     @property
     def _parts(self) -> str:
         return f"{self._home}/.parts-{self._spec.label}"
@@ -75,9 +79,11 @@ class ModelData:
 
     def _pack(self, kind: str, folder: Path) -> str:
         """Store a folder at SageMaker's place: `<kind>.tar.gz`, uncompressed the folder `<kind>/`."""
-        compression = self._spec.output_compression
-        uri = f"{self._home}/{kind}.tar.gz" if compression == "GZIP" else f"{self._home}/{kind}"
+        uri, compression = self._uri(kind), self._spec.output_compression
         return pack(folder, self._instance.store, uri, compression, seen_as=SEEN_AS[kind], on_left_out=self._tell)
+
+    def _uri(self, kind: str) -> str:
+        return f"{self._home}/{kind}.tar.gz" if self._spec.output_compression == "GZIP" else f"{self._home}/{kind}"
 
     def _left(self, seat: Seat, kind: str) -> Path:
         folder = self._instance.folder(seat)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from raymaker.actors.runtime.base import LogLine
+from raymaker.actors.spec import Standing
 
 FAILURE_REASON_CHARS = 1024
 """SageMaker's limit on FailureReason."""
@@ -70,6 +71,33 @@ class JobReport:
     details: Mapping[str, str] = field(default_factory=dict)
     start: int = 0
     """Which start of the attempt's instances this is about (`TrainingSpec.start`)."""
+    revision: int = 0
+    """Which revision of the job the containers were started with, or were told."""
+
+
+class UpdateStage(enum.Enum):
+    """How far a change of a training job is, as its machines tell."""
+
+    APPLIED = "Applied"
+    """It is in force, in the containers that were there before."""
+    RESTARTING = "Restarting"
+    """The containers are about to be replaced. It is in force once they train."""
+    MOVING = "Moving"
+    """The machines are given up, with all checkpoints stored; the job starts again on others."""
+    FAILED = "Failed"
+    """It cannot be made, and the job goes on as before."""
+
+
+@dataclass(frozen=True)
+class UpdateReport:
+    """What became of one change. `reason` says why it failed, `heard_by` which ranks were told of it."""
+
+    job_name: str
+    attempt: int
+    revision: int
+    stage: UpdateStage
+    reason: str = ""
+    heard_by: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,6 +155,15 @@ class JobReporter(Protocol):
         """Begin the next start of an attempt's instances, and fence the one before; returns its number, from 1.
 
         `message` says for people why there is another. Raises ReportRefused where the attempt is no longer the job's.
+        """
+
+    def standing(self, job_name: str, attempt: int) -> Standing:
+        """Tell what the job is to run now. Raises ReportRefused where the attempt is no longer the job's."""
+
+    def report_update(self, report: UpdateReport) -> bool:
+        """Record what became of a change; False where the change is no longer wanted, so that nothing may follow.
+
+        Raises ReportRefused where the attempt is no longer the job's.
         """
 
     def note(self, job_name: str, attempt: int, kind: str, message: str) -> None:

@@ -165,6 +165,19 @@ class MetricDefinition:
 
 
 @dataclass(frozen=True)
+class Revisions:
+    """How often a job was changed: the number of the last change, and of those that concern one thing only.
+
+    Containers that were started before `restart` are to be replaced.
+    """
+
+    number: int = 0
+    hyperparameters: int = 0
+    code: int = 0
+    restart: int = 0
+
+
+@dataclass(frozen=True)
 class TrainingSpec:
     """One attempt at one training job, complete: a supervisor needs nothing else to run it, or to take it up again.
 
@@ -199,6 +212,7 @@ class TrainingSpec:
     retries_errors: bool = False
     """Whether the user's own errors are tried again too (the request has a RetryStrategy)."""
     start: int = 0
+    revisions: Revisions = Revisions()
 
     @property
     def container_resources(self) -> Resources:
@@ -209,6 +223,48 @@ class TrainingSpec:
     def label(self) -> str:
         """The attempt, and which start of it where there are several: `2`, `2-1`."""
         return f"{self.attempt}-{self.start}" if self.start else str(self.attempt)
+
+
+class Manner(enum.Enum):
+    """How a change reaches a job that trains."""
+
+    TELL = "tell"
+    """Its containers go on, and are told."""
+    REPLACE = "replace"
+    """Other containers take their places, on the same machines."""
+    MOVE = "move"
+    """It starts again on other machines."""
+
+
+@dataclass(frozen=True)
+class UpdateSpec:
+    """One change of a job that trains. `spec` is what the job is to run once it is in force."""
+
+    spec: TrainingSpec
+    manner: Manner
+    changes_code: bool = False
+    may_restart: bool = False
+    """Whether containers that do not hear of it may be replaced."""
+    hear_timeout_s: float = 60.0
+    deletes_model: bool = False
+    """Whether what replaced containers left in their model folder goes with them."""
+
+    @property
+    def number(self) -> int:
+        """The revision that it makes."""
+        return self.spec.revisions.number
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the platform has down for an attempt: what it runs, what is to be changed about it, what is not wanted."""
+
+    spec: TrainingSpec
+    update: UpdateSpec | None = None
+    deletes_model: bool = False
+    """Whether no model is to be stored."""
+    training_started_at: float | None = None
+    """When training first began on these machines, in epoch seconds."""
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,10 @@ class Supervisor:
         """Ask the job to stop: SIGTERM, grace, SIGKILL, and what it leaves is still stored. Asking twice is fine."""
         self._crew.request_stop()
 
+    def update(self, revision: int) -> None:
+        """Ask for a change of the job, which the platform tells of. Asking twice is fine."""
+        self._crew.want(revision)
+
     def wait(self, timeout_s: float | None = None) -> bool:
         """Block until the attempt has ended and been reported; False where `timeout_s` passed first."""
         return self._ended.wait(timeout_s)
@@ -68,7 +72,7 @@ class Supervisor:
     def _attempt(self, instance: Instance) -> None:
         """Go through the attempt, and tell where that came to no end of its own. Raises ReportRefused."""
         try:
-            Attempt(instance, self._spec, self._reporter, self._crew, self._machine).run()
+            Attempt(instance, self._reporter, self._crew, self._machine).run()
         except AttemptLost as lost:
             self._reporter.report(make_report(self._spec, "Interrupted", str(lost)))
         except (ContainerMissing, EngineAway) as lost:

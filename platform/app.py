@@ -6,6 +6,7 @@ Invocations go straight to their endpoint's own application; only those for whic
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,8 @@ RECEIPT_DEADLINE_S = 30.0
 THREAD_COUNT = 16
 WAITING_LIMIT = 256
 """Requests that may wait for a thread or be in one; whoever comes beyond is asked to come again."""
+
+_CREDENTIAL = re.compile(r"\bCredential=([\w+=.@-]{1,128})/", re.ASCII)
 
 T = TypeVar("T")
 Message = MutableMapping[str, Any]
@@ -139,7 +142,8 @@ class _Frontend:
         target = headers.get("x-amz-target")
         if target is None and headers.get("content-type", "").startswith(query.CONTENT_TYPE):
             return await self._in_thread(dispatch.answer_query, self._context, body, request_id)
-        return await self._in_thread(dispatch.answer_json, self._context, target, body, request_id)
+        context = replace(self._context, caller=_caller(headers))
+        return await self._in_thread(dispatch.answer_json, context, target, body, request_id)
 
     async def _receive_body(self, headers: dict[str, str], receive: Receive) -> bytes:
         """Gather the body within the limit and the deadline. Raises RequestTooLarge, RequestTimeout, ClientGone."""
@@ -172,6 +176,12 @@ class _Frontend:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
         finally:
             self._waiting_count -= 1
+
+
+def _caller(headers: dict[str, str]) -> str:
+    """The access key id that a request says it was signed with, as `Credential=<id>/<date>/…`."""
+    said = _CREDENTIAL.search(headers.get("authorization", ""))
+    return said.group(1) if said else Context.caller
 
 
 def _scrape(context: Context) -> HttpAnswer:

@@ -16,7 +16,7 @@ from raymaker.actors.errors import WorkError
 from raymaker.actors.spec import InstanceType, Resources, TrainingSpec
 from raymaker.platform import specs
 from raymaker.platform.capacity import resources_needed
-from raymaker.platform.database import events, hosting, training
+from raymaker.platform.database import events, hosting, training, updates
 from raymaker.platform.database.engine import Database
 from raymaker.platform.evaluating.reconcile_evaluations import EvaluationReconciler, EvaluatorFleet
 from raymaker.platform.evaluating.watch import CheckpointWatch
@@ -60,6 +60,9 @@ class Fleet(TransformFleet, EvaluatorFleet, Protocol):
 
     def stop(self, attempt: Attempt) -> None:
         """Ask an attempt's supervisor to stop its job. Never blocks."""
+
+    def update(self, attempt: Attempt, revision: int) -> None:
+        """Ask an attempt's supervisor to look at a change of its job. Never blocks."""
 
     def endpoints(self, names: list[str]) -> Mapping[str, EndpointObservation]:
         """Tell what each of these endpoints looks like from outside."""
@@ -114,13 +117,14 @@ class Reconciler:
             return []
         alive = self._fleet.supervisors()
         for job in jobs:
-            if job.attempt > 0:
+            if not job.is_waiting:
                 with _logged(f"training job {job.name}"):
                     self._follow(job, alive)
-        return [self._queued(job, now) for job in jobs if job.attempt == 0]
+                    updates.measure(self._database, job, now)
+        return [self._queued(job, now) for job in jobs if job.is_waiting]
 
     def _follow(self, job: TrainingJobRecord, alive: frozenset[Attempt]) -> None:
-        """See that a job that was started has its supervisor, and that this hears of a stop.
+        """See that a job that was started has its supervisor, and that this hears of a stop and of changes.
 
         A gang that an earlier process launched is launched again: it may still be waiting for its machines, and what it
         waits for must not go to another job.
@@ -128,6 +132,8 @@ class Reconciler:
         attempt = (job.name, job.attempt)
         if attempt in alive and job.status is TrainingJobStatus.STOPPING:
             self._fleet.stop(attempt)
+        if attempt in alive and job.open_update is not None:
+            self._fleet.update(attempt, job.open_update.revision)
         if attempt not in alive or (attempt not in self._launched and self._spec(job).instance_count > 1):
             self._launch(job)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from raymaker.actors.reports import Source
 from raymaker.actors.spec import SourceSpec
+from raymaker.platform.update_record import JobUpdate
 from raymaker.serving.graph.document import Placement, parse_graph
 
 OWNER_TAG = "raymaker:endpoint"
@@ -128,6 +129,9 @@ class TrainingJobRecord:
     `attempt` is the only attempt whose reports count; 0 while none was started. `start` counts how often its instances
     were started together, and stays 0 where there is one. `started_at` and `ended_at` are when training started and
     ended on the machine; `ended_at` of a job that never ran is when it reached its end.
+
+    `request` changes with the job: it is what is in force. `revision` is the number of the last change that is, and
+    containers from before `restart_revision` are to be replaced. `move_count` of the attempts were begun for a change.
     """
 
     name: str
@@ -150,6 +154,23 @@ class TrainingJobRecord:
     stop_requested_at: float | None = None
     node_id: str | None = None
     start: int = 0
+    revision: int = 0
+    restart_revision: int = 0
+    move_count: int = 0
+    deletes_model: bool = False
+    updates: tuple[JobUpdate, ...] = ()
+    """The last changes, oldest first; those before them are events only."""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the job, or its next attempt, waits for machines: nothing of it runs."""
+        return self.attempt == 0 or self.secondary is SecondaryStatus.PENDING
+
+    @property
+    def open_update(self) -> JobUpdate | None:
+        """The change that is under way; there is one at a time."""
+        last = self.updates[-1] if self.updates else None
+        return last if last is not None and not last.status.settled else None
 
     @property
     def message(self) -> str:

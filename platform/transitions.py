@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 from raymaker.actors.reports import JobReport, Outcome, ReportRefused
+from raymaker.platform import job_updates
 from raymaker.platform.hosting import rollout
+from raymaker.platform.phases import PHASE_ORDER, REPORTABLE, IllegalMove, enter, refuse_move
 from raymaker.platform.records import (
     Deployment,
     EndpointRecord,
@@ -27,30 +29,12 @@ from raymaker.platform.records import (
 MAX_ATTEMPTS = 3
 """How often a job is started in all when machines fail under it and its request has no RetryStrategy."""
 
-_PHASE_ORDER = (
-    SecondaryStatus.PENDING,
-    SecondaryStatus.RESTARTING,
-    SecondaryStatus.STARTING,
-    SecondaryStatus.DOWNLOADING_IMAGE,
-    SecondaryStatus.DOWNLOADING,
-    SecondaryStatus.TRAINING,
-    SecondaryStatus.STOPPING,
-    SecondaryStatus.UPLOADING,
-)
-"""An attempt only goes forward through these. Each attempt begins anew."""
-
-_REPORTABLE = frozenset(_PHASE_ORDER[2:]) - {SecondaryStatus.STOPPING}
-
 _ENDS: Mapping[Outcome, tuple[TrainingJobStatus, SecondaryStatus]] = {
     Outcome.COMPLETED: (TrainingJobStatus.COMPLETED, SecondaryStatus.COMPLETED),
     Outcome.FAILED: (TrainingJobStatus.FAILED, SecondaryStatus.FAILED),
     Outcome.STOPPED: (TrainingJobStatus.STOPPED, SecondaryStatus.STOPPED),
     Outcome.TIMED_OUT: (TrainingJobStatus.STOPPED, SecondaryStatus.MAX_RUNTIME_EXCEEDED),
 }
-
-
-class IllegalMove(Exception):
-    """The record is in a state from which it cannot be moved so. The message names both."""
 
 
 def create_training_job(name: str, arn: str, account: str, request: Mapping[str, Any], now: float) -> TrainingJobRecord:
@@ -71,16 +55,16 @@ def create_training_job(name: str, arn: str, account: str, request: Mapping[str,
 
 
 def mark_pending(record: TrainingJobRecord, reason: str, now: float) -> TrainingJobRecord:
-    """Say why a job that was never started has to wait. Raises IllegalMove once it was started or has ended."""
-    _require_never_started(record, "be queued")
-    return _enter(record, SecondaryStatus.PENDING, reason, now)
+    """Say why a job has to wait for machines. Raises IllegalMove once it has them or has ended."""
+    _require_waiting(record, "be queued")
+    return enter(record, SecondaryStatus.PENDING, reason, now)
 
 
 def start_attempt(record: TrainingJobRecord, now: float, node_id: str | None = None) -> TrainingJobRecord:
-    """Begin the first attempt of a waiting job. Raises IllegalMove once one was begun, or after a stop."""
-    _require_never_started(record, "be started")
-    started = _enter(record, SecondaryStatus.STARTING, "Starting the training job", now)
-    return dataclasses.replace(started, attempt=1, start=0, node_id=node_id, modified_at=now)
+    """Begin the attempt for which a job waited. Raises IllegalMove once it was begun, or after a stop."""
+    _require_waiting(record, "be started")
+    started = enter(record, SecondaryStatus.STARTING, "Starting the training job", now)
+    return dataclasses.replace(started, attempt=max(1, record.attempt), start=0, node_id=node_id, modified_at=now)
 
 
 def begin_start(record: TrainingJobRecord, attempt: int, message: str, now: float) -> TrainingJobRecord:
@@ -97,23 +81,29 @@ def begin_start(record: TrainingJobRecord, attempt: int, message: str, now: floa
     )
     if record.status is TrainingJobStatus.STOPPING:
         return begun
-    return _enter(begun, SecondaryStatus.RESTARTING if record.start else SecondaryStatus.STARTING, message, now)
+    return enter(begun, SecondaryStatus.RESTARTING if record.start else SecondaryStatus.STARTING, message, now)
 
 
-def request_stop(record: TrainingJobRecord, now: float) -> TrainingJobRecord:
-    """Ask a job to stop: at once where nothing was started, else by way of Stopping. Asking twice changes nothing.
+def request_stop(record: TrainingJobRecord, now: float, *, deletes_model: bool = False) -> TrainingJobRecord:
+    """Ask a job to stop: at once where it waits, else by way of Stopping. Asking twice changes nothing.
 
-    Raises IllegalMove when the job has ended.
+    With `deletes_model` no model is to be left, which may be asked later too. Raises IllegalMove when the job has
+    ended, and when it is too late to leave the model out.
     """
     if record.status.ended:
-        _refuse_move(record, "be stopped")
+        refuse_move(record, "be stopped")
+    if deletes_model and not record.deletes_model:
+        if record.secondary is SecondaryStatus.UPLOADING:
+            refuse_move(record, "be stopped without its model, which is being stored")
+        record = dataclasses.replace(record, deletes_model=True, modified_at=now)
     if record.status is TrainingJobStatus.STOPPING:
         return record
     asked = dataclasses.replace(record, stop_requested_at=now)
-    if record.attempt == 0:
+    if record.is_waiting:
         return _end(asked, Outcome.STOPPED, "Training job stopped before it was started", now)
-    stopping = _enter(asked, SecondaryStatus.STOPPING, "Stopping the training job", now)
-    return dataclasses.replace(stopping, status=TrainingJobStatus.STOPPING)
+    stopping = enter(asked, SecondaryStatus.STOPPING, "Stopping the training job", now)
+    stopped = dataclasses.replace(stopping, status=TrainingJobStatus.STOPPING)
+    return job_updates.give_up(stopped, "the job was asked to stop", now)
 
 
 def apply_report(record: TrainingJobRecord, report: JobReport, now: float) -> TrainingJobRecord:
@@ -143,11 +133,13 @@ def apply_report(record: TrainingJobRecord, report: JobReport, now: float) -> Tr
     phase = SecondaryStatus(report.phase)
     if phase is SecondaryStatus.INTERRUPTED:
         return lose_attempt(record, report.attempt, report.message, now)
-    if phase not in _REPORTABLE:
+    if phase not in REPORTABLE:
         raise ValueError(f"phase {report.phase} of training job {record.name} is not one that an attempt can be in")
-    if _PHASE_ORDER.index(phase) < _PHASE_ORDER.index(record.secondary):
+    if phase is SecondaryStatus.TRAINING:
+        learned = job_updates.trains_with(learned, report.revision, now)
+    if PHASE_ORDER.index(phase) < PHASE_ORDER.index(record.secondary):
         return learned
-    return _enter(learned, phase, report.message, now)
+    return enter(learned, phase, report.message, now)
 
 
 def lose_attempt(record: TrainingJobRecord, attempt: int, reason: str, now: float) -> TrainingJobRecord:
@@ -160,10 +152,13 @@ def lose_attempt(record: TrainingJobRecord, attempt: int, reason: str, now: floa
         return record
     if record.status is TrainingJobStatus.STOPPING:
         return _end(record, Outcome.STOPPED, f"Training job stopped. Its machine was lost meanwhile: {reason}", now)
-    if attempt >= max_attempts(record):
-        failure = f"InternalServerError: attempt {attempt} of {max_attempts(record)} was lost: {reason}"
+    if job_updates.is_moving(record):
+        return job_updates.move(record, now)
+    if attempt - record.move_count >= max_attempts(record):
+        count = max_attempts(record) + record.move_count
+        failure = f"InternalServerError: attempt {attempt} of {count} was lost: {reason}"
         return _end(dataclasses.replace(record, failure_reason=failure), Outcome.FAILED, "Training job failed", now)
-    restarting = _enter(record, SecondaryStatus.RESTARTING, f"Attempt {attempt} was lost: {reason}", now)
+    restarting = enter(record, SecondaryStatus.RESTARTING, f"Attempt {attempt} was lost: {reason}", now)
     return dataclasses.replace(restarting, attempt=attempt + 1, start=0, started_at=None, ended_at=None, node_id=None)
 
 
@@ -302,14 +297,9 @@ def _first_stage(deployed: Deployment | None, desired: Deployment) -> RolloutSta
     return RolloutStage.SHIFTING if desired.is_simple else RolloutStage.PREPARING
 
 
-def _require_never_started(record: TrainingJobRecord, move: str) -> None:
-    if record.status is not TrainingJobStatus.IN_PROGRESS or record.attempt != 0:
-        _refuse_move(record, move)
-
-
-def _refuse_move(record: TrainingJobRecord, move: str) -> NoReturn:
-    state = f"{record.status} ({record.secondary}), attempt {record.attempt}"
-    raise IllegalMove(f"training job {record.name} cannot {move}: it is {state}")
+def _require_waiting(record: TrainingJobRecord, move: str) -> None:
+    if record.status is not TrainingJobStatus.IN_PROGRESS or not record.is_waiting:
+        refuse_move(record, move)
 
 
 def _refuse_other_attempt(record: TrainingJobRecord, attempt: int) -> None:
@@ -340,23 +330,10 @@ def _learn(record: TrainingJobRecord, report: JobReport) -> TrainingJobRecord:
     return dataclasses.replace(record, **{name: fact for name, fact in facts.items() if fact is not None})  # type: ignore[arg-type]
 
 
-def _enter(record: TrainingJobRecord, secondary: SecondaryStatus, message: str, now: float) -> TrainingJobRecord:
-    """Go to a secondary status, or say something new in the one that the job is in."""
-    last = record.transitions[-1]
-    if secondary is not last.status:
-        closed = dataclasses.replace(last, ended_at=now)
-        transitions = (*record.transitions[:-1], closed, StatusTransition(secondary, now, None, message))
-    elif message != last.message:
-        transitions = (*record.transitions[:-1], dataclasses.replace(last, message=message))
-    else:
-        return record
-    return dataclasses.replace(record, secondary=secondary, transitions=transitions, modified_at=now)
-
-
 def _end(record: TrainingJobRecord, outcome: Outcome, message: str, now: float) -> TrainingJobRecord:
     """Reach the one terminal state."""
     status, secondary = _ENDS[outcome]
-    ended = _enter(record, secondary, message, now)
+    ended = enter(job_updates.give_up(record, "the job ended before", now), secondary, message, now)
     last = dataclasses.replace(ended.transitions[-1], ended_at=now)
     return dataclasses.replace(
         ended,

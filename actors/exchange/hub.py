@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from raymaker.actors.errors import WorkError
+from raymaker.actors.exchange.changes import Changes
 from raymaker.actors.exchange.leader import Leader
 from raymaker.actors.exchange.listener import Listener
 from raymaker.actors.exchange.raymaker_exchange.arena import Arena
@@ -27,6 +28,8 @@ TARGET = "/opt/ml/exchange"
 """Where a container sees its folder."""
 SOCKET = "exchange.sock"
 ARENA = "arena"
+CODE = "code"
+"""The folder of code that came while the containers ran, by its revision."""
 CLIENT = Path(__file__).with_name("raymaker_exchange")
 """The Python client, a package that stands alone."""
 MOST_ARENA_BYTES = 2 * 1024**3
@@ -38,7 +41,7 @@ class ExchangeHub:
 
     `arena_bytes` is the room for arrays that ranks allocate in the arena, all together; None takes a quarter of what is
     free, up to 2 GiB. Pages are taken only when they are used. `on_metrics` hears numbers that ranks tell; it must not
-    block.
+    block. `changes` is how ranks hear that their job is to go on otherwise.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class ExchangeHub:
         join_timeout_s: float = 600.0,
         limits: Limits | None = None,
         on_metrics: OnMetrics = lambda _rank, _values, _step: None,
+        changes: Changes | None = None,
     ) -> None:
         if place.machine_count > 1 and across is None:
             raise ValueError(f"a job of {place.machine_count} machines needs a way across them")
@@ -63,6 +67,7 @@ class ExchangeHub:
         self._across = across if place.machine_count > 1 else None
         self._limits = limits or Limits()
         self._on_metrics = on_metrics
+        self._changes = changes or Changes()
         self._arena: Arena | None = None
         self._leader: Leader | None = None
         self._listener: Listener | None = None
@@ -80,9 +85,15 @@ class ExchangeHub:
         """Why the ranks cannot go on: the first reason of all. None while they can."""
         return self._session.failure
 
-    def start(self) -> None:
-        """Make all that the containers are to see, in place of what an earlier hub may have left. Raises WorkError."""
-        remove(self._folder, self._arena_path)
+    def start(self, *, again: bool = False) -> None:
+        """Make all that the containers are to see, in place of what an earlier hub may have left. Raises WorkError.
+
+        With `again` they are there and see their folders already: those stay, and get new sockets.
+        """
+        if again:
+            self._arena_path.unlink(missing_ok=True)
+        else:
+            remove(self._folder, self._arena_path)
         try:
             self._arena = make_arena(self._arena_path, self._arena_bytes, self._place)
             sockets = {rank: self._make_folder(index) / SOCKET for index, rank in enumerate(self._place.ranks)}
@@ -96,6 +107,23 @@ class ExchangeHub:
         """What this machine's container of that index is to see, as its spec has it."""
         folder = self._folder / str(container_index)
         return (Mount(str(folder), TARGET, read_only=True), Mount(str(self._arena_path), f"{TARGET}/{ARENA}"))
+
+    def add_code(self, code: Path, number: int) -> None:
+        """Put newer code where each container sees it, whole or not at all. Repeatable. Raises OSError."""
+        for index in range(self._place.containers_per_machine):
+            target = self._code(index, number)
+            if target.exists():
+                continue
+            made = target.with_name(f".{number}.part")
+            shutil.rmtree(made, ignore_errors=True)
+            made.parent.mkdir(exist_ok=True)
+            made.parent.chmod(0o755)
+            shutil.copytree(code, made, symlinks=True)
+            made.rename(target)
+
+    def code(self, number: int) -> str | None:
+        """Where containers see the code of a revision, None where they were started with it."""
+        return f"{TARGET}/{CODE}/{number}" if self._code(0, number).exists() else None
 
     def rank_ended(self, rank: int, how: str) -> None:
         """Hear that a rank's container has ended, e.g. with `exit code 0`: whoever waits for it, also later, fails."""
@@ -117,16 +145,23 @@ class ExchangeHub:
         self._listener = self._leader = self._arena = None
         remove(self._folder, self._arena_path)
 
+    def _code(self, container_index: int, number: int) -> Path:
+        return self._folder / str(container_index) / CODE / str(number)
+
     def _make_folder(self, container_index: int) -> Path:
         folder = self._folder / str(container_index)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o755)  # whatever the umask: the container may run as anyone
-        _copy_client(folder / CLIENT.name)
+        if not (folder / CLIENT.name).exists():
+            _copy_client(folder / CLIENT.name)
         (folder / ARENA).touch()
+        (folder / SOCKET).unlink(missing_ok=True)
         return folder
 
     def _serve(self, rank: int, connection: Connection) -> None:
-        Caller(self._session, rank, connection, self._limits, self._on_metrics).serve()
+        Caller(
+            self._session, rank, connection, self._limits, on_metrics=self._on_metrics, changes=self._changes
+        ).serve()
 
     def _prepare(self, mode: Mode) -> None:
         if mode.mode == "arena" and (self._across or mode.reduce == "hub"):

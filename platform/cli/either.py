@@ -9,6 +9,7 @@ import typer
 
 from raymaker.platform.cli import display
 from raymaker.platform.cli.session import AsJson, client_of
+from raymaker.platform.cli.updates import show_updates
 from raymaker.platform.client.endpoint import describe_rollout
 from raymaker.platform.client.errors import RaymakerError, RequestRefused
 
@@ -148,6 +149,9 @@ def _show_job(seen: Mapping[str, Any]) -> None:
         typer.echo()
         rows = ((stay["StartTime"], stay["Status"], stay.get("StatusMessage")) for stay in transitions)
         display.show_table(("SINCE", "PHASE", "MESSAGE"), rows)
+    if updates := seen.get("Updates"):
+        typer.echo()
+        show_updates(updates)
     if final := seen.get("FinalMetricDataList"):
         typer.echo()
         display.show_table(("METRIC", "LAST"), ((metric["MetricName"], metric["Value"]) for metric in final))

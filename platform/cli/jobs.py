@@ -131,12 +131,15 @@ def stop(
     ctx: typer.Context,
     name: JobName,
     *,
+    delete_model_data: Annotated[
+        bool, typer.Option("--delete-model-data", help="Keep nothing of what it has made.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it has stopped.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Stop a training job; what it has made so far is kept as its model."""
     job = client_of(ctx).job(name)
-    job.stop(wait=wait)
+    job.stop(wait=wait, delete_model_data=delete_model_data)
     if as_json:
         display.show_json({"TrainingJobName": name, "TrainingJobStatus": job.status})
     else:

@@ -12,6 +12,7 @@ from raymaker.platform.client.errors import (
     PlatformUnreachable,
     RaymakerError,
     RequestRefused,
+    UpdateFailed,
     WaitTimeout,
     WrongArgument,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "ScoringAnswer",
     "StreamedAnswer",
     "TrainingJob",
+    "UpdateFailed",
     "WaitTimeout",
     "WrongArgument",
 ]

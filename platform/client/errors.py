@@ -7,6 +7,7 @@ RaymakerError                the root: catch this to catch them all
 │   └── InvocationFailed     the scoring container answered with an error of its own
 ├── JobFailed                a training job ended without a model
 ├── EvaluationFailed         an evaluation came to no metrics
+├── UpdateFailed             a change of a training job could not be made
 ├── EndpointFailed           an endpoint is not in service, or went back to what it served before
 └── WaitTimeout              the caller's own limit on waiting passed (a TimeoutError too)
 """
@@ -68,6 +69,16 @@ class EvaluationFailed(_EndedBadly):
     """An evaluation failed, or was stopped."""
 
     noun = "evaluation"
+
+
+class UpdateFailed(RaymakerError):
+    """A change of a training job could not be made; the job goes on as before, or has ended."""
+
+    def __init__(self, name: str, revision: int, reason: str) -> None:
+        super().__init__(f"revision {revision} of training job {name} failed: {reason}")
+        self.name = name
+        self.revision = revision
+        self.reason = reason
 
 
 class EndpointFailed(_EndedBadly):

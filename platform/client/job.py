@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from raymaker.platform.client.connection import Answer, Connection
 from raymaker.platform.client.endpoint import Endpoint
-from raymaker.platform.client.errors import EvaluationFailed, JobFailed, RaymakerError, RequestRefused
+from raymaker.platform.client.errors import EvaluationFailed, JobFailed, RaymakerError, RequestRefused, UpdateFailed
 from raymaker.platform.client.events import follow
 from raymaker.platform.client.logs import TRAINING_GROUP, LogEvent, LogReader
-from raymaker.platform.client.names import given
+from raymaker.platform.client.names import given, to_texts
 from raymaker.platform.client.polling import Clock, look_until
 from raymaker.platform.client.progress import progress_display
 from raymaker.platform.client.settings import read_settings
+from raymaker.platform.client.training_request import make_algorithm
 
 if TYPE_CHECKING:
     from raymaker.actors.storage import ObjectStore
@@ -183,9 +184,72 @@ class TrainingJob:
             raise RaymakerError(f"the model of training job {self.name} could not be fetched: {error}") from error
         return target
 
-    def stop(self, *, wait: bool = False) -> None:
-        """Stop the job; what it has made so far is kept as its model. Stopping an ended job is refused."""
-        self.connection.call("stop_training_job", TrainingJobName=self.name)
+    def update(
+        self,
+        *,
+        hyperparameters: Mapping[str, Any] | None = None,
+        source: str | Path | None = None,
+        entry_point: str | None = None,
+        image: str | None = None,
+        base_image: str | None = None,
+        instance_type: str | None = None,
+        instance_count: int | None = None,
+        restart: bool = False,
+        hear_timeout_s: int | None = None,
+        delete_model_data: bool = False,
+        wait: bool = True,
+    ) -> Answer:
+        """Change the job while it trains, and return the change as DescribeTrainingJob tells of it.
+
+        Hyperparameters that are not named stay. Containers that do not listen for changes have the change fail, or with
+        `restart` are replaced, as they are for another image; another instance type or count starts the job again from
+        its last checkpoint. `hear_timeout_s` is how long they have to hear of it (60). `entry_point` None is the one
+        that the job has. Raises WrongArgument, RequestRefused, and when waiting UpdateFailed.
+        """
+        if entry_point is None and source is not None:
+            entry_point = self.describe()["AlgorithmSpecification"].get("AlgorithmSource", {}).get("EntryPoint")
+        algorithm = make_algorithm(source, entry_point, image, base_image) if source or image else {}
+        algorithm.pop("TrainingInputMode", None)
+        resources = given(InstanceType=instance_type, InstanceCount=instance_count)
+        answer = self.connection.call(
+            "update_training_job",
+            TrainingJobName=self.name,
+            **algorithm,
+            **given(
+                HyperParameters=to_texts(hyperparameters or {}) or None,
+                ResourceConfig=resources or None,
+                IfNotHeard="Restart" if restart else None,
+                HearTimeoutInSeconds=hear_timeout_s,
+                DeleteModelData=delete_model_data or None,
+            ),
+        )
+        return self.wait_for_update(answer["Revision"]) if wait else self._update(answer["Revision"])
+
+    def updates(self) -> list[Answer]:
+        """Return the job's last changes, oldest first."""
+        found: list[Answer] = self.describe().get("Updates", [])
+        return found
+
+    def wait_for_update(self, revision: int, timeout_s: float | None = None) -> Answer:
+        """Wait until a change is in force. Raises UpdateFailed, WaitTimeout."""
+        update = look_until(
+            lambda: self._update(revision),
+            lambda seen: seen["Status"] in {"Applied", "Failed"},
+            what=f"revision {revision} of training job {self.name} is not in force",
+            timeout_s=timeout_s,
+            clock=self.clock,
+        )
+        if update["Status"] == "Failed":
+            raise UpdateFailed(self.name, revision, update.get("FailureReason", "no reason given"))
+        return update
+
+    def stop(self, *, wait: bool = False, delete_model_data: bool = False) -> None:
+        """Stop the job; what it has made so far is kept as its model, unless that is to be deleted.
+
+        Stopping an ended job is refused.
+        """
+        unwanted = given(DeleteModelData=delete_model_data or None)
+        self.connection.call("stop_training_job", TrainingJobName=self.name, **unwanted)
         if wait:
             self.wait(progress=False)
 
@@ -288,6 +352,9 @@ class TrainingJob:
         )
         endpoint = Endpoint(answer["EndpointName"], self.connection, self.clock)
         return endpoint.wait_for(answer["EndpointConfigName"], before) if wait else endpoint
+
+    def _update(self, revision: int) -> Answer:
+        return next(update for update in self.updates() if update["Revision"] == revision)
 
     def _log_reader(self) -> LogReader:
         return LogReader(self.connection, TRAINING_GROUP, f"{self.name}/")

@@ -14,14 +14,15 @@ from typing import Any
 
 from raymaker.actors.checkpoints.stored import list_checkpoints
 from raymaker.actors.checkpoints.sync import CHECKPOINT_STORED
-from raymaker.actors.reports import Activity, JobReport, Metric
+from raymaker.actors.reports import Activity, JobReport, Metric, UpdateReport
 from raymaker.actors.runtime.base import LogLine
+from raymaker.actors.spec import Standing
 from raymaker.actors.storage import ObjectStore
 from raymaker.platform.catalogue import load_catalogue
 from raymaker.platform.cluster.fleet import RayFleet
 from raymaker.platform.cluster.janitor import living_nodes, place_janitors
 from raymaker.platform.cluster.site import site_of
-from raymaker.platform.database import evaluation_reports, events, metrics, training, transforms
+from raymaker.platform.database import evaluation_reports, events, metrics, training, transforms, updates
 from raymaker.platform.database.activity import record_activity
 from raymaker.platform.database.engine import Database
 from raymaker.platform.database.invocations import DatabaseQueue
@@ -30,6 +31,7 @@ from raymaker.platform.evaluating.watch import CheckpointWatch
 from raymaker.platform.logstore import LogStore
 from raymaker.platform.reconcile import Reconciler
 from raymaker.platform.settings import Settings
+from raymaker.platform.update_specs import standing_of
 from raymaker.serving.async_queue import InvocationQueue
 from raymaker.serving.evaluation.reports import EvaluationReport
 from raymaker.serving.transform.reports import Ledger, Phase, TransformReport
@@ -52,11 +54,12 @@ class Control:
         self._queue: InvocationQueue = DatabaseQueue(self._database)
         self._logs = LogStore(settings.home_path / "logs")
         self._fleet = RayFleet(settings)
+        self._settings = settings
+        self._catalogue = load_catalogue(settings)
         self._site = site_of(settings)
         store = ObjectStore(self._site.store)
         self._watch = CheckpointWatch(lambda uri: list_checkpoints(store, uri), self.wake)
-        catalogue = load_catalogue(settings)
-        self._reconciler = Reconciler(self._database, self._fleet, settings, catalogue, self._watch)
+        self._reconciler = Reconciler(self._database, self._fleet, settings, self._catalogue, self._watch)
         self._nodes: frozenset[str] = frozenset()
         self._swept_at = 0.0
         threading.Thread(target=self._reconcile, name="reconciler", daemon=True).start()
@@ -67,6 +70,8 @@ class Control:
 
     def report(self, report: JobReport) -> None:
         """Record a training job's step. Raises ReportRefused where the attempt is no longer the job's."""
+        if report.outcome is not None:
+            updates.measure_last(self._database, report.job_name, time.time())
         training.apply_report(self._database, report, time.time())
         if report.outcome is not None or report.phase in {"Interrupted", "Starting"}:
             self._awake.set()
@@ -74,6 +79,17 @@ class Control:
     def begin_start(self, job_name: str, attempt: int, message: str) -> int:
         """Begin the next start of an attempt's instances. Raises ReportRefused where the attempt is not the job's."""
         return training.begin_start(self._database, job_name, attempt, message, time.time())
+
+    def standing(self, job_name: str, attempt: int) -> Standing:
+        """Tell what a training job is to run. Raises ReportRefused where the attempt is not the job's."""
+        job = updates.current_job(self._database, job_name, attempt)
+        return standing_of(job, self._catalogue, self._settings)
+
+    def report_update(self, report: UpdateReport) -> bool:
+        """Record what became of a change. Raises ReportRefused where the attempt is not the job's."""
+        may_go_on = updates.apply_update_report(self._database, report, time.time())
+        self._awake.set()
+        return may_go_on
 
     def note(self, job_name: str, attempt: int, kind: str, message: str) -> None:
         """Record an event of a training job."""

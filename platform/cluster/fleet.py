@@ -78,6 +78,11 @@ class RayFleet:
         if (supervisor := self._find(attempt)) is not None:
             supervisor.stop.remote()
 
+    def update(self, attempt: Attempt, revision: int) -> None:
+        """Ask a supervisor to look at a change of its job."""
+        if (supervisor := self._find(attempt)) is not None:
+            supervisor.update.remote(revision)
+
     def transform_machines(self) -> frozenset[MachineKey]:
         """Name every machine of a transform job that lives."""
         return transform_machines()

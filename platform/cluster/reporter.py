@@ -10,8 +10,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from raymaker.actors.reports import Activity, JobReport, Metric, ReportRefused
+from raymaker.actors.reports import Activity, JobReport, Metric, ReportRefused, UpdateReport
 from raymaker.actors.runtime.base import LogLine
+from raymaker.actors.spec import Standing
 from raymaker.serving.async_queue import AsyncInvocation, Claim
 
 NAMESPACE = "raymaker"
@@ -36,6 +37,15 @@ class ControlReporter:
     def begin_start(self, job_name: str, attempt: int, message: str) -> int:
         """Begin the next start of an attempt's instances; asked for twice, a number is passed over."""
         return int(self._call("begin_start", job_name, attempt, message))
+
+    def standing(self, job_name: str, attempt: int) -> Standing:
+        """Ask what the job is to run."""
+        standing: Standing = self._call("standing", job_name, attempt)
+        return standing
+
+    def report_update(self, report: UpdateReport) -> bool:
+        """Record what became of a change; returns once it is durable."""
+        return bool(self._call("report_update", report))
 
     def note(self, job_name: str, attempt: int, kind: str, message: str) -> None:
         """Record an event of the job."""

@@ -122,6 +122,14 @@ def final_metrics(connection: Connection, job_name: str) -> list[MetricRecord]:
     return [_from_row(row) for row in rows]
 
 
+def first_metrics(connection: Connection, job_name: str, since: float) -> list[MetricRecord]:
+    """Read the first number of each of a job's metrics that was said at a time (epoch seconds) or later."""
+    said = (metrics.c.job_name == job_name) & (metrics.c.time >= since)
+    first = select(func.min(metrics.c.id)).where(said).group_by(metrics.c.name)
+    rows = connection.execute(select(metrics).where(metrics.c.id.in_(first)).order_by(metrics.c.name)).mappings()
+    return [_from_row(row) for row in rows]
+
+
 def _from_row(row: RowMapping) -> MetricRecord:
     return MetricRecord(
         row["job_name"],

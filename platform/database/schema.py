@@ -8,6 +8,7 @@ from __future__ import annotations
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     Double,
     ForeignKey,
@@ -20,6 +21,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 
 metadata = MetaData()
@@ -49,6 +51,11 @@ training_jobs = Table(
     Column("model_uri", Text),
     Column("image_digest", Text),
     Column("node_id", Text),
+    Column("revision", Integer, nullable=False, server_default="0"),
+    Column("restart_revision", Integer, nullable=False, server_default="0"),
+    Column("move_count", Integer, nullable=False, server_default="0"),
+    Column("deletes_model", Boolean, nullable=False, server_default=false()),
+    Column("updates", JSON, nullable=False, server_default="[]"),
     Column("request", JSON, nullable=False),
     Column("transitions", JSON, nullable=False),
     Index("ix_training_jobs_created", "created_at", "name"),

@@ -12,13 +12,14 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, delete, select, update
 
 from raymaker.actors.reports import JobReport, ReportRefused
-from raymaker.platform import transitions
+from raymaker.platform import job_updates, transitions
 from raymaker.platform.database.engine import Database
 from raymaker.platform.database.evaluations import make_final_evaluation
 from raymaker.platform.database.events import delete_events, insert_event
 from raymaker.platform.database.schema import training_jobs
 from raymaker.platform.database.statements import Listing, clean_text, fetch_page, insert_new
 from raymaker.platform.database.tags import delete_all_tags
+from raymaker.platform.database.update_rows import update_from_json, update_to_json
 from raymaker.platform.errors import ConflictException
 from raymaker.platform.records import (
     EventRecord,
@@ -101,6 +102,8 @@ def move_training_job(connection: Connection, name: str, move: Move) -> Training
         insert_event(connection, EventRecord(moved.arn, moved.modified_at, moved.secondary, message, moved.attempt))
     if moved.status.ended and not record.status.ended:
         make_final_evaluation(connection, moved, moved.modified_at)
+    for event in job_updates.news(record, moved):
+        insert_event(connection, event)
     return save_training_job(connection, moved)
 
 
@@ -151,6 +154,7 @@ def lose_attempt(database: Database, name: str, attempt: int, reason: str, now: 
 def _to_row(record: TrainingJobRecord) -> dict[str, Any]:
     row = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
     row["transitions"] = [[stay.status, stay.started_at, stay.ended_at, stay.message] for stay in record.transitions]
+    row["updates"] = [update_to_json(update) for update in record.updates]
     row["failure_reason"] = clean_text(record.failure_reason) if record.failure_reason is not None else None
     return row
 
@@ -158,4 +162,5 @@ def _to_row(record: TrainingJobRecord) -> dict[str, Any]:
 def _from_row(row: RowMapping) -> TrainingJobRecord:
     stays = tuple(StatusTransition(SecondaryStatus(status), *rest) for status, *rest in row["transitions"])
     states = {"status": TrainingJobStatus(row["status"]), "secondary": SecondaryStatus(row["secondary"])}
-    return TrainingJobRecord(**{**row, **states, "transitions": stays})
+    updates = tuple(map(update_from_json, row["updates"]))
+    return TrainingJobRecord(**{**row, **states, "transitions": stays, "updates": updates})

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raymaker.actors.reports import Metric, ReportRefused, Source, shorten
-from raymaker.platform.transitions import MAX_ATTEMPTS, IllegalMove
+from raymaker.platform.phases import IllegalMove
+from raymaker.platform.transitions import MAX_ATTEMPTS
 from raymaker.serving.evaluation.metric_names import PREFIX
 from raymaker.serving.evaluation.reports import EvaluationReport, Phase
 

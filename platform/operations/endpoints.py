@@ -31,6 +31,7 @@ from raymaker.platform.operations.variants import (
     read_changes,
     retain_properties,
 )
+from raymaker.platform.phases import IllegalMove
 from raymaker.platform.records import (
     Deployment,
     EndpointConfigRecord,
@@ -179,7 +180,7 @@ def _move(context: Context, connection: Connection, name: str, move: hosting.Mov
         return hosting.move_endpoint(connection, name, move)
     except hosting.EndpointMissing:
         raise not_found(context, ENDPOINT, name) from None
-    except transitions.IllegalMove as error:
+    except IllegalMove as error:
         arn = make_arn(context, ENDPOINT, name)
         raise ValidationException(f'Cannot update in-progress endpoint "{arn}": {error}. Wait for its end') from error
 

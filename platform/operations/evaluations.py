@@ -21,9 +21,9 @@ from raymaker.platform.operations.checkpoints import choose_checkpoint, find_job
 from raymaker.platform.operations.evaluation_checks import check_evaluation_config
 from raymaker.platform.operations.naming import as_time
 from raymaker.platform.operations.registry import Answer, Context, Request, operation
+from raymaker.platform.phases import IllegalMove
 from raymaker.platform.records import TrainingJobRecord
 from raymaker.platform.specs import LATEST, explain_no_model
-from raymaker.platform.transitions import IllegalMove
 from raymaker.serving.evaluation.records import RecordQuery, RecordResult, read_records
 
 DEFAULT_PAGE_COUNT = 100

@@ -29,7 +29,7 @@ class Cluster(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """What an operation works with. `now` gives epoch seconds."""
+    """What an operation works with. `now` gives epoch seconds, `caller` is the access key id of the request."""
 
     account: str
     region: str
@@ -37,6 +37,7 @@ class Context:
     database: Database
     cluster: Cluster
     now: Callable[[], float]
+    caller: str = "unknown"
 
 
 Handler = Callable[[Context, Request], Answer]

@@ -12,6 +12,8 @@ from raymaker.platform.operations.checks import read_listing, read_tags, without
 from raymaker.platform.operations.naming import TRAINING_JOB, as_time, make_arn, not_found
 from raymaker.platform.operations.registry import Answer, Context, Request, operation
 from raymaker.platform.operations.training_checks import check_training_request
+from raymaker.platform.operations.training_updates import describe_update
+from raymaker.platform.phases import IllegalMove
 from raymaker.platform.records import MetricRecord, StatusTransition, TrainingJobRecord
 from raymaker.platform.specs import is_isolated, max_runtime_s, model_location
 
@@ -89,13 +91,17 @@ def stop_training_job(context: Context, request: Request) -> Answer:
             raise ValidationException(
                 f"The request was rejected because the training job is in status {record.status}."
             )
-        return transitions.request_stop(record, now)
+        return transitions.request_stop(record, now, deletes_model=request.get("DeleteModelData", False))
 
     try:
         with context.database.transaction() as connection:
             training.move_training_job(connection, name, stop)
     except training.JobMissing:
         raise not_found(context, TRAINING_JOB, name) from None
+    except IllegalMove as error:
+        raise ValidationException(
+            f"The request was rejected: {error}. Leave DeleteModelData out, and delete the model at its place"
+        ) from None
     context.cluster.wake()
     return {}
 
@@ -138,6 +144,8 @@ def _describe(context: Context, record: TrainingJobRecord, final: list[MetricRec
         "TrainingTimeInSeconds": record.training_time_s,
         "BillableTimeInSeconds": record.training_time_s,
         "FinalMetricDataList": [_describe_metric(metric) for metric in final],
+        "Revision": record.revision,
+        "Updates": [describe_update(update) for update in record.updates],
     }
 
 

@@ -19,7 +19,7 @@ _ONE_TYPE = (
 )
 _TOLD_ONLY = "DescribeTrainingJob tells it; give InstanceType and InstanceCount"
 _NO_KEYS = "objects are not encrypted with keys of a key service; leave it out, or encrypt the store itself"
-_HONOURED_NOWHERE = {
+HONOURED_NOWHERE = {
     "AlgorithmSpecification.AlgorithmName": "there are no algorithm resources; give TrainingImage or AlgorithmSource",
     "AlgorithmSpecification.TrainingImageConfig.TrainingRepositoryAuthConfig": (
         "registry credentials come from the docker configuration of the machine, not from a function"
@@ -53,7 +53,7 @@ ARENA_VARIABLE = "RAYMAKER_EXCHANGE_ARENA_MIB"
 
 def check_training_request(context: Context, request: Request) -> None:
     """Raise ValidationException, naming the field and the remedy, for what cannot be run as it was asked."""
-    refuse_fields(request, _HONOURED_NOWHERE)
+    refuse_fields(request, HONOURED_NOWHERE)
     _check_algorithm(request)
     _check_channels(request)
     _check_limits(request)
@@ -64,25 +64,31 @@ def check_training_request(context: Context, request: Request) -> None:
     check_resources(context, _require(request, "ResourceConfig", "give InstanceType and InstanceCount in it"))
 
 
+def check_image(image: str, path: str) -> None:
+    """Raise ValidationException, naming `path`, for what is no image."""
+    if not image.strip():
+        raise ValidationException(f"{path} is empty: give an image, e.g. name:tag")
+
+
+def check_entry_point(entry_point: str, path: str) -> None:
+    """Raise ValidationException, naming `path`, for an entry point outside the source."""
+    if ".." in entry_point.split("/"):
+        raise ValidationException(f"{path} {entry_point} leads out of SourceUri: name a file in it")
+
+
 def _check_algorithm(request: Request) -> None:
     algorithm = _require(request, "AlgorithmSpecification", "give TrainingImage or AlgorithmSource in it")
     if ("TrainingImage" in algorithm) == ("AlgorithmSource" in algorithm):
         raise ValidationException(
             "AlgorithmSpecification needs exactly one of TrainingImage (a container) and AlgorithmSource (plain source)"
         )
-    if "TrainingImage" in algorithm and not algorithm["TrainingImage"].strip():
-        raise ValidationException("AlgorithmSpecification.TrainingImage is empty: give an image, e.g. name:tag")
+    if "TrainingImage" in algorithm:
+        check_image(algorithm["TrainingImage"], "AlgorithmSpecification.TrainingImage")
     if "AlgorithmSource" in algorithm:
-        _check_entry_point(algorithm["AlgorithmSource"]["EntryPoint"])
+        source = algorithm["AlgorithmSource"]
+        check_entry_point(source["EntryPoint"], "AlgorithmSpecification.AlgorithmSource.EntryPoint")
     for index, definition in enumerate(algorithm.get("MetricDefinitions", [])):
         _check_metric(definition, f"AlgorithmSpecification.MetricDefinitions[{index}].Regex")
-
-
-def _check_entry_point(entry_point: str) -> None:
-    if ".." in entry_point.split("/"):
-        raise ValidationException(
-            f"AlgorithmSpecification.AlgorithmSource.EntryPoint {entry_point} leads out of SourceUri: name a file in it"
-        )
 
 
 def _check_metric(definition: dict[str, str], path: str) -> None:

@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 
 from raymaker.actors.reports import Outcome, ReportRefused, shorten
 from raymaker.actors.spec import SourceSpec
-from raymaker.platform.transitions import MAX_ATTEMPTS, IllegalMove
+from raymaker.platform.phases import IllegalMove
+from raymaker.platform.transitions import MAX_ATTEMPTS
 from raymaker.serving.transform.reports import Phase, Progress, TransformReport
 
 TOLD_FAILURES = 3

@@ -20,14 +20,14 @@ import urllib3
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.exceptions import EndpointConnectionError
 
-from raymaker.actors.reports import JobReport, Metric, Outcome
+from raymaker.actors.reports import JobReport, Metric, Outcome, UpdateReport, UpdateStage
 from raymaker.actors.runtime.base import LogLine
 from raymaker.platform import dispatch
 from raymaker.platform.client import Client
 from raymaker.platform.client.connection import Connection
 from raymaker.platform.client.logs import ENDPOINT_GROUP, TRAINING_GROUP
 from raymaker.platform.client.polling import Clock
-from raymaker.platform.database import hosting, metrics, training
+from raymaker.platform.database import hosting, metrics, training, updates
 from raymaker.platform.logstore import LogStore
 from support.frontend import make_context
 
@@ -96,6 +96,11 @@ class NearPlatform:
     def job_measures(self, job: str, name: str, *values: float) -> None:
         found = [Metric(name, value, self.now + number) for number, value in enumerate(values)]
         metrics.insert_metrics(self.context.database, job, 1, found)
+
+    def make_update(
+        self, job: str, revision: int, *, stage: UpdateStage = UpdateStage.APPLIED, reason: str = ""
+    ) -> None:
+        updates.apply_update_report(self.context.database, UpdateReport(job, 1, revision, stage, reason), self.now)
 
     def endpoint_comes_up(self, name: str, generation: int = 1) -> None:
         hosting.endpoint_healthy(self.context.database, name, generation, {"AllTraffic": 1}, self.now)

@@ -6,6 +6,7 @@ import itertools
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -25,6 +26,7 @@ class ObjectStore:
     access_key: str = "test-access-key"
     secret_key: str = "test-secret-key"
     region: str = "us-east-1"
+    log: Path | None = None
 
     def client(self) -> Any:
         """A new boto3 S3 client; whoever asked for it closes it."""
@@ -51,6 +53,11 @@ class ObjectStore:
         client.put_object(Bucket=bucket, Key=key, Body=content)
         client.close()
 
+    def read_count(self, path: str) -> int:
+        """How often `bucket/key` was read, in whole or in part, as the server's log has it."""
+        assert self.log is not None
+        return self.log.read_text(errors="replace").count(f'"GET /{path} ')
+
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
@@ -58,4 +65,4 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
     port = free_port()
     log = tmp_path_factory.mktemp("s3") / "log"
     with running_server([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], port, log):
-        yield ObjectStore(f"http://127.0.0.1:{port}")
+        yield ObjectStore(f"http://127.0.0.1:{port}", log=log)

@@ -12,6 +12,7 @@ and uses numpy where that is installed. The platform imports the same files, so 
 """
 
 from .calls import DTYPES, OPERATIONS
+from .changes import Change
 from .errors import ArenaFull, ExchangeError, Mismatch, RankLost, Stalled
 from .exchange import Exchange, join
 from .line import Value
@@ -20,6 +21,7 @@ __all__ = [
     "DTYPES",
     "OPERATIONS",
     "ArenaFull",
+    "Change",
     "Exchange",
     "ExchangeError",
     "Mismatch",

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from .arena import Arena
 from .buffers import as_bytes, count_bytes, find_dtype, make_array, make_like
 from .calls import HAS_NUMPY, OPERATIONS
+from .changes import Change, Listening
 from .collectives import ArenaRank
 from .errors import ExchangeError
 from .line import Hub, SocketRank, Value
@@ -62,6 +63,7 @@ class Exchange:
         """This machine's number in the job, from 0."""
         self.machine_count = int(told.get("machine_count", 1))
         """How many machines the job has."""
+        self._listening = Listening(values, int(told.get("revision", 0)))
         self._lock, self._process, self._has_left = threading.Lock(), os.getpid(), False
         atexit.register(self.leave)
 
@@ -142,6 +144,19 @@ class Exchange:
         self._check()
         told = {name: _as_json(float(value)) for name, value in values.items()}
         self._values.tell({"metrics": told, **({} if step is None else {"step": int(step)})})
+
+    def changes(self) -> Change | None:
+        """Return what of the job was changed since the last time, None where nothing was. Never waits for anybody.
+
+        Whoever asks, listens: a change that no rank of a job has heard of fails, or restarts the job.
+        """
+        self._check()
+        return self._listening.hear(0.0)
+
+    def wait_for_change(self, timeout_s: float = 60.0) -> Change | None:
+        """Wait up to `timeout_s` for a change of the job, as `changes` returns it; for threads beside the training."""
+        self._check()
+        return self._listening.hear(timeout_s)
 
     def leave(self) -> None:
         """Make no more calls: others go on, unless they wait for this rank. Leaving twice does nothing."""

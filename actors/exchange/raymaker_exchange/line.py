@@ -63,13 +63,8 @@ class Hub:
         return dict(json.loads(answer.content))
 
     def alive(self) -> bool:
-        """Whether the hub is there. It never speaks first, so all that comes by itself is its end."""
-        try:
-            return self._life is not None and self._life.sock.recv(1, socket.MSG_PEEK) != b""
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
+        """Whether the hub is there."""
+        return self._life is not None and _is_open(self._life.sock)
 
     def failure(self) -> tuple[str, int | None] | None:
         """The first failure of the job, with the rank to blame; None while there is none, or no hub."""
@@ -122,6 +117,14 @@ class Hub:
         """Tell numbers of this rank. Raises ExchangeError, ValueError."""
         self._request("POST", "/metrics", json.dumps(document).encode(), JSON)
 
+    def changes(self, since: int, wait_s: float) -> dict[str, Any] | None:
+        """What has changed after a revision, waiting for it; None where nothing has, or no hub answers just now."""
+        try:
+            answer = self._request("GET", f"/changes?since={since}&wait_s={wait_s}", wait_s=wait_s)
+        except RankLost:  # a hub whose process died comes back
+            return None
+        return dict(json.loads(answer.content)) if answer.status == _OK else None
+
     def collect(self, path: str, data: memoryview, into: memoryview) -> None:
         """Make a collective call: bytes go, bytes come into `into`. However long it takes: the hub has the deadline."""
         with self._connection(None) as connection:
@@ -146,7 +149,7 @@ class Hub:
     @contextlib.contextmanager
     def _connection(self, timeout_s: float | None) -> Any:
         """Lend an idle connection, or a new one. After an error, an interrupt too, it is closed: the hub sees that."""
-        connection = self._idle.pop() if self._idle else _Connection(self._path, timeout_s)
+        connection = self._take_idle() or _Connection(self._path, timeout_s)
         try:
             if connection.sock is not None:
                 connection.sock.settimeout(timeout_s)
@@ -158,6 +161,15 @@ class Hub:
             connection.close()
             raise
         self._idle.append(connection)  # where the hub has ended the conversation it connects again
+
+    def _take_idle(self) -> _Connection | None:
+        """A connection that is still open: those to a hub that died are of no use once it is back."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.sock is None or _is_open(connection.sock):
+                return connection
+            connection.close()
+        return None
 
 
 class SocketRank:
@@ -227,6 +239,20 @@ def _ask(connection: _Connection, method: str, path: str, body: bytes | memoryvi
     connection.request(method, path, body, _headers(body, content_type))
     response = connection.getresponse()
     return _Answer(response.status, int(response.headers.get("X-Value-Version", 0)), response.read())
+
+
+def _is_open(sock: socket.socket) -> bool:
+    """Whether the hub is there. It never speaks first, so all that comes by itself is its end."""
+    timeout_s = sock.gettimeout()
+    sock.setblocking(False)
+    try:
+        return sock.recv(1, socket.MSG_PEEK) != b""
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        sock.settimeout(timeout_s)
 
 
 def _headers(body: bytes | memoryview, content_type: str) -> dict[str, str]:

@@ -66,6 +66,11 @@ class LoneValues:
     def tell(self, document: dict[str, Any]) -> None:
         """Nobody keeps numbers here."""
 
+    def changes(self, since: int, wait_s: float) -> dict[str, Any] | None:
+        """Nobody changes a job that is none."""
+        del since, wait_s
+        return None
+
     def leave(self) -> None:
         """Nobody else is there."""
 

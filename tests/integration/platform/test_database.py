@@ -246,7 +246,8 @@ def go_back_to_the_first_schema(connection: Connection) -> None:
     }
     for later in ("evaluations", "endpoint_activity", "async_invocations", "transform_objects", "transform_jobs"):
         connection.execute(text(f"DROP TABLE {later}"))
-    connection.execute(text("ALTER TABLE training_jobs DROP COLUMN start"))
+    for column in ("start", "revision", "restart_revision", "move_count", "deletes_model", "updates"):
+        connection.execute(text(f"ALTER TABLE training_jobs DROP COLUMN {column}"))
     connection.execute(text("ALTER TABLE endpoints ADD COLUMN running_count INTEGER NOT NULL DEFAULT 2"))
     connection.execute(text("ALTER TABLE endpoints DROP COLUMN running_counts"))
     for column in ("stage", "sleep", "wanted_counts", "deployment_config", "rollout"):

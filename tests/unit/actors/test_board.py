@@ -66,3 +66,26 @@ def test_a_board_that_nobody_comes_to_is_silent() -> None:
     assert board.silent_s() == 4.0
     board.state(1)
     assert board.silent_s() == 0.0
+
+
+def test_what_was_offered_is_there_for_all_and_may_be_offered_anew() -> None:
+    board = Board()
+    board.begin(1, 2)
+    assert not board.has_come(1, "heard")
+    assert board.offer(1, "heard", 1, "no") == {1: "no"}
+    assert board.has_come(1, "heard")
+    assert board.offer(1, "heard", 0, "yes") == {0: "yes", 1: "no"}
+    assert board.offer(1, "heard", 1, "yes") == {0: "yes", 1: "yes"}
+    board.begin(2, 2)
+    assert board.offer(1, "heard", 1, "late") == {}
+    assert not board.has_come(2, "heard")
+    assert not board.has_come(1, "heard")
+
+
+def test_the_latest_change_that_was_wanted_outlives_a_start() -> None:
+    board = Board()
+    board.begin(1, 1)
+    board.want(2)
+    board.want(1)
+    board.begin(2, 1)
+    assert board.wanted_revision == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -241,3 +242,45 @@ def test_whole_channels_are_shared_by_a_machines_containers_and_shards_are_not(t
     assert seen["/opt/ml/input/data/train"] == str(tmp_path / "channels" / "train")
     assert "/opt/ml/input/data/validation" not in seen
     assert (tmp_path / "0" / "input" / "data" / "train").is_dir(), "the place to mount it"
+
+
+def test_hyperparameters_are_replaced_at_once_and_no_link_of_the_containers_is_followed(tmp_path: Path) -> None:
+    folder = JobFolder.of_one(tmp_path / "job")
+    contract.lay_out(folder, SPEC)
+    victim = tmp_path / "victim"
+    victim.write_text("not the container's")
+    target = folder.config / "hyperparameters.json"
+    target.unlink()
+    target.symlink_to(victim)
+    changed = dataclasses.replace(SPEC, hyperparameters={"rate": "2"})
+    contract.write_hyperparameters(folder, changed)
+    assert json.loads(target.read_text()) == {"rate": "2"}
+    assert not target.is_symlink()
+    assert victim.read_text() == "not the container's"
+    assert sorted(path.name for path in folder.config.iterdir()) == [
+        "hyperparameters.json",
+        "inputdataconfig.json",
+        "resourceconfig.json",
+    ]
+    shutil.rmtree(folder.config)
+    folder.config.symlink_to(tmp_path)
+    with pytest.raises(OSError, match="config"):
+        contract.write_hyperparameters(folder, changed)
+    assert not (tmp_path / "hyperparameters.json").exists()
+
+
+@pytest.mark.parametrize("model", [True, False])
+def test_what_replaced_containers_left_goes_as_asked(tmp_path: Path, *, model: bool) -> None:
+    folder = JobFolder.of_one(tmp_path / "job")
+    contract.lay_out(folder, SPEC)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "file").touch()
+    (folder.output / "failure").write_text("old words")
+    (folder.model / "part").mkdir()
+    (folder.model / "part" / "weights").touch()
+    (folder.model / "link").symlink_to(kept)
+    contract.clear_old(folder, model=model)
+    assert contract.read_failure(folder) is None
+    assert sorted(path.name for path in folder.model.iterdir()) == ([] if model else ["link", "part"])
+    assert (kept / "file").exists()

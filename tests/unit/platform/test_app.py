@@ -100,6 +100,25 @@ def test_an_operation_gets_the_request_and_its_answer_goes_out_under_a_request_i
 
 
 @pytest.mark.parametrize(
+    ("authorization", "caller"),
+    [
+        (
+            "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260101/us-east-1/sagemaker/aws4_request, Signature=0",
+            "AKIDEXAMPLE",
+        ),
+        ("Bearer token", "unknown"),
+        ("Credential=a\u00e9/", "unknown"),
+    ],
+)
+def test_an_operation_is_told_whose_key_signed_the_request(answering, authorization, caller):
+    seen = []
+    app = answering(lambda context, _: seen.append(context.caller) or NAME)
+    call(app, "DescribeTrainingJob", NAME, authorization=authorization)
+    call(app, "DescribeTrainingJob", NAME)
+    assert seen == [caller, "unknown"]
+
+
+@pytest.mark.parametrize(
     ("error", "status", "code"),
     [
         (ValidationException("Requested resource not found."), 400, "ValidationException"),

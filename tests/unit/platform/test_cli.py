@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from raymaker.actors.reports import Outcome
+from raymaker.actors.reports import Outcome, UpdateStage
 from raymaker.actors.storage import ObjectStore
 from raymaker.platform.cli.main import app
 from raymaker.platform.cli.session import Session
@@ -315,6 +315,23 @@ def test_stop_tells_where_the_job_is(run: Run, platform: NearPlatform) -> None:
     assert run("stop", "mine", "--wait").stdout == "mine: Stopped\n"
     platform.client.train(image="algo", name="other")
     assert read(run("stop", "other", "--json"))["TrainingJobStatus"] == "Stopped"
+
+
+def test_update_changes_a_job_and_describe_tells_of_it(run: Run, platform: NearPlatform) -> None:
+    platform.client.train(image="algo", name="mine", hyperparameters={"rate": 1})
+    platform.start_job("mine")
+    platform.report("mine", "Training")
+    platform.job_measures("mine", "loss", 0.5)
+    platform.meanwhile(lambda: platform.make_update("mine", 1))
+    assert run("update", "mine", "--hp", "rate=2").stdout == "mine: revision 1 is Applied\n"
+    image = ("update", "mine", "--image", "other", "--no-wait", "--json")
+    assert "IfNotHeard" in run(*image).output
+    assert read(run(*image, "--restart", "--hear-timeout", "5", "--delete-model-data"))["Status"] == "Pending"
+    platform.make_update("mine", 2, stage=UpdateStage.FAILED, reason="there is no such image")
+    shown = run("describe", "mine").stdout
+    for words in ("hyperparameter rate from 1 to 2", "image other", "loss=0.5", "Failed: there is no such image"):
+        assert words in shown
+    assert run("stop", "mine", "--delete-model-data").stdout == "mine: Stopping\n"
 
 
 def test_deploy_waits_and_prints_the_endpoint_s_name(run: Run, platform: NearPlatform) -> None:

@@ -11,7 +11,8 @@ from raymaker.actors.reports import ReportRefused, Source
 from raymaker.platform.evaluating import evaluations as moves
 from raymaker.platform.evaluating.evaluations import EvaluationRecord, EvaluationStatus, Trigger
 from raymaker.platform.evaluating.quality_alarms import fired
-from raymaker.platform.transitions import MAX_ATTEMPTS, IllegalMove
+from raymaker.platform.phases import IllegalMove
+from raymaker.platform.transitions import MAX_ATTEMPTS
 from raymaker.serving.evaluation.reports import EvaluationReport, Phase
 
 NOW = 1_000.0

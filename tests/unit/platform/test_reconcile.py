@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from raymaker.actors.errors import ImageError
-from raymaker.actors.reports import Activity, FleetSignals, JobReport, Outcome
+from raymaker.actors.reports import Activity, FleetSignals, JobReport, Outcome, UpdateReport, UpdateStage
 from raymaker.actors.spec import Resources, TrainingSpec
 from raymaker.platform import transitions
 from raymaker.platform.catalogue import load_catalogue
-from raymaker.platform.database import events, hosting, training
+from raymaker.platform.database import events, hosting, training, updates
 from raymaker.platform.database.activity import record_activity
 from raymaker.platform.database.engine import Database
 from raymaker.platform.database.events import record_endpoint_event
@@ -45,6 +45,7 @@ class FakeFleet(NoEvaluators):
         self.launched: list[TrainingSpec] = []
         self.alive: set[tuple[str, int]] = set()
         self.stopped: list[tuple[str, int]] = []
+        self.updated: list[tuple[tuple[str, int], int]] = []
         self.deployed: list[EndpointSpec] = []
         self.beside: list[str] = []
         self.share = 1.0
@@ -64,6 +65,9 @@ class FakeFleet(NoEvaluators):
 
     def stop(self, attempt: tuple[str, int]) -> None:
         self.stopped.append(attempt)
+
+    def update(self, attempt: tuple[str, int], revision: int) -> None:
+        self.updated.append((attempt, revision))
 
     def endpoints(self, names: list[str]) -> Mapping[str, EndpointObservation]:
         missing = EndpointObservation(EndpointState.MISSING)
@@ -98,6 +102,13 @@ class World:
         record = transitions.create_training_job(name, f"arn:{name}", "000000000000", asked, NOW)
         with self.database.transaction() as connection:
             assert training.insert_training_job(connection, record)
+
+    def change_job(self, name: str, **changes: Any) -> None:
+        with self.database.transaction() as connection:
+            updates.request_update(connection, name, changes, "somebody", NOW)
+
+    def report_update(self, name: str, stage: UpdateStage, attempt: int = 1) -> None:
+        updates.apply_update_report(self.database, UpdateReport(name, attempt, 1, stage), NOW)
 
     def job(self, name: str) -> TrainingJobRecord:
         with self.database.reading() as connection:
@@ -256,6 +267,61 @@ def test_a_stopping_job_is_told_at_every_step_until_it_ends(world: World) -> Non
     training.apply_report(world.database, JobReport("a", 1, "Stopped", "stopped", NOW, outcome=Outcome.STOPPED), NOW)
     reconciler.step(NOW)
     assert len(world.fleet.stopped) == 2
+
+
+def trains(world: World, name: str, attempt: int = 1, revision: int = 0) -> None:
+    report = JobReport(name, attempt, "Training", "trains", NOW, revision=revision)
+    training.apply_report(world.database, report, NOW)
+
+
+def test_a_change_is_told_at_every_step_until_it_is_made(world: World) -> None:
+    world.add_job("a")
+    reconciler = world.reconciler()
+    reconciler.step(NOW)
+    trains(world, "a")
+    world.change_job("a", HyperParameters={"rate": "1"})
+    reconciler.step(NOW)
+    world.reconciler().step(NOW)
+    assert world.fleet.updated == [(("a", 1), 1)] * 2
+    world.report_update("a", UpdateStage.APPLIED)
+    reconciler.step(NOW)
+    assert len(world.fleet.updated) == 2
+
+
+def test_a_change_without_a_supervisor_brings_one_that_runs_what_is_in_force(world: World) -> None:
+    world.add_job("a")
+    reconciler = world.reconciler()
+    reconciler.step(NOW)
+    trains(world, "a")
+    world.change_job("a", HyperParameters={"rate": "1"})
+    world.fleet.alive.clear()
+    reconciler.step(NOW)
+    assert (world.fleet.launched[-1].attempt, dict(world.fleet.launched[-1].hyperparameters)) == (1, {})
+    world.report_update("a", UpdateStage.APPLIED)
+    world.fleet.alive.clear()
+    reconciler.step(NOW)
+    assert dict(world.fleet.launched[-1].hyperparameters) == {"rate": "1"}
+
+
+def test_other_machines_are_waited_for_like_the_first(world: World) -> None:
+    world.add_job("a")
+    world.add_job("small")
+    reconciler = world.reconciler()
+    reconciler.step(NOW)
+    trains(world, "a")
+    world.change_job("a", ResourceConfig={"InstanceType": "ml.m5.2xlarge"}, IfNotHeard="Restart")
+    world.report_update("a", UpdateStage.RESTARTING)
+    world.report_update("a", UpdateStage.MOVING)
+    world.fleet.alive.discard(("a", 1))
+    reconciler.step(NOW)
+    assert world.job("a").message.startswith("Waiting for an instance of ml.m5.2xlarge")
+    assert [spec.attempt for spec in world.fleet.launched if spec.job_name == "a"] == [1]
+    world.fleet.cpus = 16
+    reconciler.step(NOW)
+    launched = world.fleet.launched[-1]
+    assert (launched.attempt, launched.instance_type.name, launched.revisions.number) == (2, "ml.m5.2xlarge", 1)
+    trains(world, "a", attempt=2, revision=1)
+    assert world.job("a").open_update is None
 
 
 def test_a_job_that_cannot_be_moved_does_not_keep_others_waiting(world: World) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from raymaker.actors.reports import JobReport, Outcome, ReportRefused
 from raymaker.platform import transitions
+from raymaker.platform.phases import IllegalMove
 from raymaker.platform.records import (
     Deployment,
     EndpointRecord,
@@ -18,7 +19,6 @@ from raymaker.platform.records import (
     TrainingJobRecord,
     TrainingJobStatus,
 )
-from raymaker.platform.transitions import IllegalMove
 
 NOW = 1000.0
 

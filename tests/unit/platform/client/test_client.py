@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from raymaker.actors.reports import Outcome
+from raymaker.actors.reports import Outcome, UpdateStage
 from raymaker.platform.client import Client
 from raymaker.platform.client.connection import Connection
 from raymaker.platform.client.errors import (
@@ -18,6 +18,7 @@ from raymaker.platform.client.errors import (
     PlatformUnreachable,
     RaymakerError,
     RequestRefused,
+    UpdateFailed,
     WaitTimeout,
     WrongArgument,
 )
@@ -397,6 +398,23 @@ def test_a_job_is_stopped_and_deleted(client: Client) -> None:
     job.delete()
     with pytest.raises(RequestRefused, match="no training job job"):
         job.describe()
+
+
+def test_a_job_is_changed_while_it_trains(platform: NearPlatform, client: Client, source: Path) -> None:
+    job = client.train(source=source, entry_point="train.py", name="job", hyperparameters={"rate": 0.1})
+    platform.start_job("job")
+    platform.report("job", "Training")
+    platform.meanwhile(lambda: None, lambda: platform.make_update("job", 1))
+    changed = job.update(hyperparameters={"rate": 0.01})
+    assert (changed["Revision"], changed["Status"]) == (1, "Applied")
+    assert job.describe()["HyperParameters"] == {"rate": "0.01"}
+    asked = job.update(source=source, wait=False)
+    assert asked["Status"] == "Pending"
+    assert asked["Summary"] == [f"code from {source.as_uri()}, which starts with train.py"]
+    platform.meanwhile(lambda: platform.make_update("job", 2, stage=UpdateStage.FAILED, reason="nobody listens"))
+    with pytest.raises(UpdateFailed, match="revision 2 of training job job failed: nobody listens"):
+        job.wait_for_update(2)
+    assert [update["Revision"] for update in job.updates()] == [1, 2]
 
 
 def test_jobs_are_listed_newest_first_and_over_pages(platform: NearPlatform, client: Client) -> None:
