@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from raymaker.actors.channels.news import StreamNews
 from raymaker.actors.containers import AttemptLost
 from raymaker.actors.crew import Crew
 from raymaker.actors.errors import WorkError
@@ -35,6 +36,7 @@ ALARM_GRACE_S = 5.0
 ALARM_STOP_S = 10.0
 """How long they then have between SIGTERM and SIGKILL."""
 LOG_TAIL_COUNT = 20
+TRAINING = "Training image download completed. Training in progress."
 
 _OUTCOMES = {
     Kind.COMPLETED: (Outcome.COMPLETED, "Training job completed"),
@@ -97,7 +99,7 @@ class Attempt:
             self._together("data", self._fetch)
             self._together("start", self._start)
         self._started_at = instance.started_at()
-        self._report("Training", "Training image download completed. Training in progress.")
+        self._report("Training", TRAINING)
 
     def _prepare_algorithm(self) -> None:
         self._instance.remove_older()
@@ -140,7 +142,10 @@ class Attempt:
             for rank, handle in self._instance.handles.items():
                 logs.enter_context(JobLog(self._instance.runtime, handle, self._spec, self._reporter, rank))
             logs.enter_context(MetricPump(self._instance.metrics, self._spec, self._reporter, self._instance.note))
+            logs.enter_context(StreamNews(self._instance.streams, self._tell_of_streams))
             ending = self._wait()
+        self._instance.streams.close()
+        ending = dataclasses.replace(ending, problem=self._instance.streams.problem)
         self._ended_at = time.time()
         with contextlib.suppress(WorkError):  # which was told as an event of the job
             self._instance.finish_checkpoints(self._ended_at if ending.was_killed else None)
@@ -157,6 +162,9 @@ class Attempt:
             stopped, timed_out = self._crew.is_stop_requested(), time.time() >= deadline
             if stopped or timed_out:
                 return self._stop(ending=Ending(stopped=stopped, timed_out=timed_out and not stopped))
+            if self._instance.streams.problem is not None:
+                self._crew.raise_alarm()
+                return self._stop(ending=Ending(ended), grace_s=ALARM_STOP_S)
             if alarmed_at is None and (self._raise_alarm(ended) or self._crew.is_alarmed()):
                 alarmed_at = time.monotonic()
             if alarmed_at is not None and time.monotonic() - alarmed_at >= ALARM_GRACE_S:
@@ -223,6 +231,9 @@ class Attempt:
     def _check_stop(self) -> None:
         if self._crew.is_stop_requested():
             raise StopRequested
+
+    def _tell_of_streams(self, message: str) -> None:
+        self._report("Training", f"{TRAINING} {message}")
 
     @property
     def _is_first(self) -> bool:

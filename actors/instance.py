@@ -20,6 +20,7 @@ from raymaker.actors import contract
 from raymaker.actors.algorithm import Algorithm, prepare_algorithm
 from raymaker.actors.channels.file import fetch_channel
 from raymaker.actors.channels.once import SharedChannels
+from raymaker.actors.channels.stream import Streams
 from raymaker.actors.checkpoints.sync import CheckpointSync, Writer
 from raymaker.actors.containers import AttemptLost, Containers
 from raymaker.actors.contract import JobFolder, Seat
@@ -71,6 +72,8 @@ class Instance:
         job = site.jobs / spec.job_name
         self._root = job / part
         self._channels = SharedChannels(job / f"{spec.attempt}-channels")
+        self.streams = Streams(self.store, self._root, site.stream_buffer_bytes, note)
+        """The channels that come while the containers run."""
         self._algorithm: Algorithm | None = None
         self._exchange: ExchangeHub | None = None
         self._checkpoints: CheckpointSync | None = None
@@ -87,6 +90,7 @@ class Instance:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.streams.close()
         self._channels.release()
         with contextlib.suppress(OSError):  # other attempts, or other machines' instances here, still have theirs in it
             self._root.parent.rmdir()
@@ -132,11 +136,15 @@ class Instance:
         return self._algorithm.digest
 
     def fetch_channels(self, tell: Callable[[str], None]) -> None:
-        """Lay out /opt/ml and bring every channel's data to it; `tell` is called with progress for people."""
+        """Lay out /opt/ml and bring every channel's data to it, or open it; `tell` hears of progress, for people."""
         for seat in self.seats:
             contract.lay_out(self.folder(seat), self._spec, seat)
         for channel in self._spec.channels:
-            if contract.is_sharded(channel):
+            if channel.is_streamed:
+                tell(f"Looking up channel {channel.name}")
+                folders = {seat.rank: self.folder(seat).data for seat in self.seats}
+                self.streams.open(channel, folders, self.place.world_size)
+            elif contract.is_sharded(channel):
                 for seat in self.seats:
                     self._fetch(channel, self.folder(seat).channel(channel), tell, seat.rank, self.place.world_size)
             else:
@@ -154,14 +162,18 @@ class Instance:
     def start(self, across: Across | None, hosts: Mapping[str, str]) -> None:
         """Start the containers and their exchange; `hosts` has the addresses of containers that are elsewhere."""
         self._open_exchange(across)
+        self.streams.start()
         self._containers.start({seat.rank: self._container(seat, hosts) for seat in self.seats})
         self._start_sync()
 
     def take_up(self) -> None:
         """Go on with the containers that an earlier owner started. Raises AttemptLost.
 
-        Containers that exchange weights cannot be taken up: what was under way between them is lost with its owner.
+        Containers that exchange weights, or are streamed to, cannot be taken up: what was under way to them is lost
+        with its owner, and to the reader of a pipe that loss looks like the end of the data.
         """
+        if any(channel.is_streamed for channel in self._spec.channels):
+            raise AttemptLost("The process that streamed the container's data died, perhaps in the middle of a pass")
         if self.place.world_size > 1:
             raise AttemptLost("The process beside the containers died, and their exchange with it")
         self._open_exchange(None)
@@ -211,6 +223,7 @@ class Instance:
     def clean_up(self) -> None:
         """Leave nothing behind. Called once the attempt's end is durable elsewhere."""
         self._containers.remove()
+        self.streams.close()
         if self._exchange is not None:
             self._exchange.close()
         shutil.rmtree(self._root, ignore_errors=True)
