@@ -89,13 +89,17 @@ def plan(records: Iterable[Record], pins: Pins, form: Form, span_bytes: int) -> 
 def deliver(ring: Ring, form: Form, scratch: Path, pipe: PipeWriter) -> None:
     """Write what a ring reads. Raises StorageError, ReaderLeft, Aborted."""
     unpacking: _Unpacking | None = None
-    for step, view in ring:
-        if isinstance(step, bytes) or not form.is_packed:
-            pipe.write(view)
-            continue
-        unpacking = unpacking or _Unpacking(step.item, scratch if form.is_wrapped else None, pipe)
-        if unpacking.feed(view):
-            unpacking = None
+    try:
+        for step, view in ring:
+            if isinstance(step, bytes) or not form.is_packed:
+                pipe.write(view)
+                continue
+            unpacking = unpacking or _Unpacking(step.item, scratch if form.is_wrapped else None, pipe)
+            if unpacking.feed(view):
+                unpacking = None
+    finally:
+        if unpacking is not None:
+            unpacking.close()
     pipe.flush()
 
 
@@ -188,16 +192,21 @@ class _Unpacking:
         self._unpacker.finish()
         if self._spool is not None:
             self._write_record(self._spool)
+        self.close()
         return True
 
+    def close(self) -> None:
+        """Let go of what was unpacked."""
+        if self._spool is not None:
+            self._spool.close()
+
     def _write_record(self, spool: IO[bytes]) -> None:
-        with spool:
-            size_bytes = spool.tell()
-            self._pipe.write(header(size_bytes, self._item.uri))
-            spool.seek(0)
-            while piece := spool.read(SPOOL_BYTES):
-                self._pipe.write(piece)
-            self._pipe.write(padding(size_bytes))
+        size_bytes = spool.tell()
+        self._pipe.write(header(size_bytes, self._item.uri))
+        spool.seek(0)
+        while piece := spool.read(SPOOL_BYTES):
+            self._pipe.write(piece)
+        self._pipe.write(padding(size_bytes))
 
 
 def _wrapped(value: bytes, form: Form) -> Iterator[bytes]:

@@ -13,7 +13,7 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
@@ -137,7 +137,9 @@ def _passage(gate: Gate, server: tuple[str, int]) -> type[socketserver.StreamReq
 
         def handle(self) -> None:
             with contextlib.suppress(OSError), socket.create_connection(server) as inner:
-                answers = threading.Thread(target=self._pass_answers, args=(inner,), daemon=True)
+                answers = threading.Thread(
+                    target=_pass_answers, args=(inner, self.connection, lambda: self.flaw), daemon=True
+                )
                 answers.start()
                 ending = socket.SHUT_RDWR
                 try:
@@ -160,23 +162,24 @@ def _passage(gate: Gate, server: tuple[str, int]) -> type[socketserver.StreamReq
                     inner.sendall(piece)
             return True
 
-        def _pass_answers(self, inner: socket.socket) -> None:
-            """Pass on what the server says, and its silence at the end."""
-            passed_bytes = 0
-            with contextlib.suppress(OSError):
-                while piece := inner.recv(PIECE_BYTES):
-                    if (flaw := self.flaw) is None:
-                        self.connection.sendall(piece)
-                        continue
-                    self.connection.sendall(piece[: max(0, flaw.after_bytes - passed_bytes)])
-                    passed_bytes += len(piece)
-                    if passed_bytes > flaw.after_bytes:
-                        while flaw.is_halt and not _is_gone(self.connection):
-                            time.sleep(LOOK_MS / 1000)
-                        break
-                self.connection.shutdown(socket.SHUT_RDWR)
-
     return Passage
+
+
+def _pass_answers(inner: socket.socket, client: socket.socket, flaw_now: Callable[[], Flaw | None]) -> None:
+    """Pass on what the server says, as far as no flaw keeps it from that, and its silence at the end."""
+    passed_bytes = 0
+    with contextlib.suppress(OSError):
+        while piece := inner.recv(PIECE_BYTES):
+            if (flaw := flaw_now()) is None:
+                client.sendall(piece)
+                continue
+            client.sendall(piece[: max(0, flaw.after_bytes - passed_bytes)])
+            passed_bytes += len(piece)
+            if passed_bytes > flaw.after_bytes:
+                while flaw.is_halt and not _is_gone(client):
+                    time.sleep(LOOK_MS / 1000)
+                break
+        client.shutdown(socket.SHUT_RDWR)
 
 
 def _read_head(client: BinaryIO) -> list[bytes]:
