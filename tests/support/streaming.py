@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from io import RawIOBase
@@ -15,6 +15,7 @@ from raymaker.actors.spec import ChannelSpec
 from raymaker.actors.storage import ObjectStore
 
 TIMEOUT_S = 60.0
+LOOK_S = 0.01
 BUFFER_BYTES = 1024 * 1024
 PIECE_BYTES = 1024 * 1024
 
@@ -60,6 +61,16 @@ class Container:
         return sorted(path.name for path in self.folder.iterdir())
 
 
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for something that will be so soon, without sleeping."""
+    waiting = threading.Event()
+    for _ in range(int(TIMEOUT_S / LOOK_S)):
+        if condition():
+            return
+        waiting.wait(LOOK_S)
+    raise AssertionError(f"did not happen: {what}")
+
+
 def read_exactly(pipe: RawIOBase, count: int) -> bytes:
     """Read so many bytes and no more, however they come."""
     found = b""
@@ -78,12 +89,8 @@ class Machine:
 
     def until_problem(self) -> str:
         """Wait until a stream is broken, and return why."""
-        waiting = threading.Event()
-        for _ in range(int(TIMEOUT_S / 0.01)):
-            if self.streams.problem is not None:
-                return self.streams.problem
-            waiting.wait(0.01)
-        raise AssertionError("no stream broke")
+        until(lambda: self.streams.problem is not None, "a stream breaks")
+        return str(self.streams.problem)
 
 
 def until_broken(machine: Machine, pipe: RawIOBase) -> str:

@@ -7,7 +7,6 @@ import json
 import os
 import random
 import struct
-import threading
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from raymaker.actors.channels.sharding import Shard
 from raymaker.actors.errors import ObjectNotFound, StorageError, UnsupportedError
 from raymaker.actors.spec import ChannelSpec
 from raymaker.actors.storage import ObjectStore, PinnedObject, StoreConfig
-from support.streaming import BUFFER_BYTES, DistantStore, read_exactly, streaming, until_broken
+from support.streaming import BUFFER_BYTES, DistantStore, read_exactly, streaming, until, until_broken
 
 SIZES = [0, 1, 3, 4, 70_000, 65_536, 2_500_000, 131_072, 7]
 
@@ -134,8 +133,7 @@ def test_a_slow_reader_holds_the_stream_back_and_memory_does_not_grow(distant, t
         (stream,) = machine.streams._all()
         with (machine.containers[0].folder / "train_0").open("rb", buffering=0) as pipe:
             found = pipe.read(1)
-            threading.Event().wait(0.3)
-            assert len(stream._buffers._free) + stream._buffers._unmade_count == 0  # all hold what nobody has taken
+            until(lambda: len(stream._buffers._free) + stream._buffers._unmade_count == 0, "all buffers are in use")
             assert stream._buffers.count * stream._buffers.span_bytes <= BUFFER_BYTES
             assert machine.streams.delivered_bytes()["train"] <= 1 + 1024 * 1024
             while piece := pipe.read(300_000):
