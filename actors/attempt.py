@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from raymaker.actors.channels.news import StreamNews
 from raymaker.actors.containers import AttemptLost
 from raymaker.actors.crew import Crew
 from raymaker.actors.errors import WorkError
@@ -37,6 +38,7 @@ ALARM_GRACE_S = 5.0
 ALARM_STOP_S = 10.0
 """How long they then have between SIGTERM and SIGKILL."""
 LOG_TAIL_COUNT = 20
+TRAINING = "Training image download completed. Training in progress."
 
 _OUTCOMES = {
     Kind.COMPLETED: (Outcome.COMPLETED, "Training job completed"),
@@ -113,7 +115,7 @@ class Attempt:
         self._report_training()
 
     def _report_training(self) -> None:
-        self._report("Training", "Training image download completed. Training in progress.")
+        self._report("Training", TRAINING)
 
     def _called(self, name: str) -> str:
         """What machines call a step at which they meet; each round of containers has its own."""
@@ -181,12 +183,15 @@ class Attempt:
                 logs.enter_context(JobLog(instance.runtime, handle, self._spec, self._reporter, rank))
             logs.enter_context(ResourcePump(instance.pids, instance.scratch, self._spec, self._reporter))
             logs.enter_context(MetricPump(instance.metrics, self._spec, self._reporter, instance.note))
+            logs.enter_context(StreamNews(instance.streams, self._tell_of_streams))
             logs.callback(updating.close)
             update, ending = self._wait(updating)
             while update is not None and not self._may_begin(update):
                 update, ending = self._wait(updating)
             if update is not None:
                 ending = self._stop(Ending(stopped=True))
+        instance.streams.close()
+        ending = dataclasses.replace(ending, problem=instance.streams.problem)
         with contextlib.suppress(WorkError):  # which was told as an event of the job
             self._instance.finish_checkpoints(time.time() if ending.was_killed else None)
         return update, ending
@@ -234,6 +239,9 @@ class Attempt:
             stopped, timed_out = self._crew.is_stop_requested(), time.time() >= deadline
             if stopped or timed_out:
                 return None, self._stop(ending=Ending(stopped=stopped, timed_out=timed_out and not stopped))
+            if self._instance.streams.problem is not None:
+                self._crew.raise_alarm()
+                return None, self._stop(ending=Ending(ended), grace_s=ALARM_STOP_S)
             if alarmed_at is None and (self._raise_alarm(ended) or self._crew.is_alarmed()):
                 alarmed_at = time.monotonic()
             if alarmed_at is not None and time.monotonic() - alarmed_at >= ALARM_GRACE_S:
@@ -315,6 +323,9 @@ class Attempt:
     def _check_stop(self) -> None:
         if self._crew.is_stop_requested():
             raise StopRequested
+
+    def _tell_of_streams(self, message: str) -> None:
+        self._report("Training", f"{TRAINING} {message}")
 
     @property
     def _spec(self) -> TrainingSpec:

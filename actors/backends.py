@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import shutil
 import stat
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
@@ -22,13 +24,18 @@ import boto3
 from botocore.config import Config
 from pyarrow import fs
 
+from raymaker.actors.ranges import ArrowPart, FilePart, Part, S3Part
+
 CHUNK_BYTES = 8 * 1024 * 1024
 UPLOAD_PART_BYTES = 32 * 1024 * 1024
 COPY_LIMIT_BYTES = 4 * 1024**3
 """What one request copies at most on S3 (it allows 5 GB)."""
 CONNECT_TIMEOUT_S = 5.0
-REQUEST_TIMEOUT_S = 30.0
+SILENCE_S = 30.0
 """How long S3 may be silent; the SDK's own 3 s are less than it takes to put a large object together."""
+
+MOST_READS_COUNT = 64
+"""How many ranges of one bucket are read at once."""
 
 Found = list[tuple[str, int, float]]
 """Objects: where they lie, how many bytes they have, and when they were last written (epoch seconds)."""
@@ -49,6 +56,9 @@ class Files(Protocol):
 
     def open(self, path: str) -> BinaryIO:
         """Open an object for reading; the stream can seek."""
+
+    def open_part(self, path: str, start: int, stop: int, version: str | None) -> Part:
+        """Open the bytes from `start` to before `stop`; a place may refuse those of another version than `version`."""
 
     def put(self, source: Path, path: str) -> None:
         """Write a file as an object, whole or not at all."""
@@ -88,6 +98,10 @@ class LocalFiles:
     def open(self, path: str) -> BinaryIO:
         """Open the file."""
         return Path(path).open("rb")
+
+    def open_part(self, path: str, start: int, stop: int, version: str | None) -> FilePart:  # noqa: ARG002
+        """Open the file; whoever reads stops at `stop`."""
+        return FilePart(path, start)
 
     def put(self, source: Path, path: str) -> None:
         """Write beside the target, then rename: also after a power cut it is whole or absent."""
@@ -180,6 +194,10 @@ class ArrowFiles:
         """Open the object; each read fetches a range."""
         return cast("BinaryIO", self._fs.open_input_file(path))
 
+    def open_part(self, path: str, start: int, stop: int, version: str | None) -> Part:  # noqa: ARG002
+        """Open the object at a place in it."""
+        return ArrowPart(self._fs, path, start, stop)
+
     def put(self, source: Path, path: str) -> None:
         """Upload in parts; the object appears when the last one is there."""
         # From a finished file: an exception in the block would still publish what was written. With None as its
@@ -214,7 +232,14 @@ class S3Files(ArrowFiles):
     """One bucket of S3 or of a store that speaks its API."""
 
     def __init__(
-        self, bucket: str, endpoint_url: str | None, access_key: str | None, secret_key: str | None, region: str | None
+        self,
+        bucket: str,
+        endpoint_url: str | None,
+        access_key: str | None,
+        secret_key: str | None,
+        region: str | None,
+        *,
+        silence_s: float = SILENCE_S,
     ) -> None:
         """Reach a bucket at `endpoint_url`, or at AWS in the bucket's own region."""
         endpoint = urlsplit(endpoint_url) if endpoint_url else None
@@ -226,11 +251,13 @@ class S3Files(ArrowFiles):
             scheme=endpoint.scheme if endpoint else None,
             endpoint_override=f"{endpoint.netloc}{endpoint.path}".rstrip("/") if endpoint else None,
             connect_timeout=CONNECT_TIMEOUT_S,
-            request_timeout=REQUEST_TIMEOUT_S,
+            request_timeout=silence_s,
             background_writes=False,  # otherwise parts pile up in memory while the network is slow
         )
         super().__init__("s3", filesystem)
         self._client_options = (endpoint_url, access_key, secret_key, region)
+        self._silence_s = silence_s
+        self._making = threading.Lock()
 
     def find(self, path: str) -> Found:
         """As for any filesystem, but a bucket that does not exist is an error and not an empty list."""
@@ -239,6 +266,12 @@ class S3Files(ArrowFiles):
         if not found and self._fs.get_file_info(bucket).type == fs.FileType.NotFound:
             raise FileNotFoundError(errno.ENOENT, f"there is no bucket {bucket}")
         return found
+
+    def open_part(self, path: str, start: int, stop: int, version: str | None) -> S3Part:
+        """Ask for a range, by boto3: it sends the version along, which pyarrow does not."""
+        with self._making:
+            client = self._reader
+        return S3Part(client, path, start, stop, version)
 
     def copy(self, source: str, target: str) -> None:
         """Copy within the store, by boto3 and in parts where the object is too large for one request."""
@@ -270,7 +303,18 @@ class S3Files(ArrowFiles):
         finally:
             client.close()
 
-    def _client(self) -> Any:
+    @functools.cached_property
+    def _reader(self) -> Any:
+        """The client that reads ranges."""
+        return self._client(
+            max_pool_connections=MOST_READS_COUNT,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            read_timeout=self._silence_s,
+            retries={"total_max_attempts": 1},  # patience is storage.py's
+            response_checksum_validation="when_required",  # those of whole objects say nothing of ranges
+        )
+
+    def _client(self, **options: Any) -> Any:
         endpoint_url, access_key, secret_key, region = self._client_options
         return boto3.client(
             "s3",
@@ -278,7 +322,7 @@ class S3Files(ArrowFiles):
             aws_access_key_id=access_key,
             aws_secret_access_key=secret_key,
             region_name=region,
-            config=Config(s3={"addressing_style": "path" if endpoint_url else "auto"}),
+            config=Config(s3={"addressing_style": "path" if endpoint_url else "auto"}, **options),
         )
 
 

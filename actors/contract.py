@@ -72,6 +72,11 @@ class JobFolder:
         return self.root / "input" / "config"
 
     @property
+    def data(self) -> Path:
+        """`input/data`: the container's own channels, and the pipes of those that are streamed to it."""
+        return self.root / "input" / "data"
+
+    @property
     def model(self) -> Path:
         """`model`: what the container leaves here is the model."""
         return self.root / "model"
@@ -88,7 +93,7 @@ class JobFolder:
 
     def channel(self, channel: ChannelSpec) -> Path:
         """`input/data/<channel>`: the container's own where it gets a shard, else the machine's."""
-        return (self.root / "input" / "data" if is_sharded(channel) else self.channels) / channel.name
+        return (self.data if is_sharded(channel) else self.channels) / channel.name
 
 
 def is_sharded(channel: ChannelSpec) -> bool:
@@ -98,10 +103,10 @@ def is_sharded(channel: ChannelSpec) -> bool:
 
 def lay_out(folder: JobFolder, spec: TrainingSpec, seat: Seat = ALONE) -> None:
     """Make the folders, which a container of any user may write to, and the configuration files. Repeatable."""
-    for path in (folder.root, folder.root / "input", folder.root / "input" / "data", folder.config):
+    for path in (folder.root, folder.root / "input", folder.data, folder.config):
         _make_folder(path, 0o755)
-    for channel in spec.channels:
-        _make_folder(folder.root / "input" / "data" / channel.name, 0o755)  # also where a shared one is mounted on it
+    for channel in _fetched(spec):
+        _make_folder(folder.data / channel.name, 0o755)  # also where a shared one is mounted on it
         _make_folder(folder.channel(channel), 0o755)
     for path in (folder.model, folder.output, folder.output_data, folder.checkpoints):
         _make_folder(path, 0o777)
@@ -128,8 +133,7 @@ def mounts(folder: JobFolder, spec: TrainingSpec) -> tuple[Mount, ...]:
         Mount(str(folder.model), f"{ML}/model"),
         Mount(str(folder.output), f"{ML}/output"),
     ]
-    own = folder.root / "input" / "data"
-    common = [channel for channel in spec.channels if folder.channel(channel).parent != own]
+    common = [channel for channel in _fetched(spec) if folder.channel(channel).parent != folder.data]
     seen += [Mount(str(folder.channel(channel)), f"{ML}/input/data/{channel.name}") for channel in common]
     if spec.checkpoint_uri is not None:
         seen.append(Mount(str(folder.checkpoints), spec.checkpoint_local_path))
@@ -259,6 +263,11 @@ def read_failure(folder: JobFolder) -> str | None:
     except OSError:
         return None
     return text[:FAILURE_LIMIT].replace("\0", "").strip() or None
+
+
+def _fetched(spec: TrainingSpec) -> list[ChannelSpec]:
+    """The channels that are there as files."""
+    return [channel for channel in spec.channels if not channel.is_streamed]
 
 
 def _distributed_environment(seat: Seat) -> dict[str, str]:

@@ -8,6 +8,7 @@ WorkError                       what user input or surroundings caused; its text
 ├── EngineAway                  the container engine does not answer
 ├── StorageError                an object store could not be read or written
 │   ├── ObjectNotFound          nothing lies at that URI
+│   ├── ObjectChanged           an object is another than when its reading began
 │   └── Fenced                  a checkpoint location that a later start of the job has claimed
 ├── ArchiveError                a model archive that must not be unpacked
 ├── PackagingError              source code that could not be made runnable
@@ -45,6 +46,10 @@ class StorageError(WorkError):
 
 class ObjectNotFound(StorageError):
     """Nothing lies at that URI."""
+
+
+class ObjectChanged(StorageError):
+    """An object is another than when its reading began, so that its bytes no longer go together."""
 
 
 class Fenced(StorageError):

@@ -20,6 +20,7 @@ from raymaker.actors import contract
 from raymaker.actors.algorithm import Algorithm, prepare_algorithm
 from raymaker.actors.channels.file import fetch_channel
 from raymaker.actors.channels.once import SharedChannels
+from raymaker.actors.channels.stream import Streams
 from raymaker.actors.checkpoints.sync import CheckpointSync, Writer
 from raymaker.actors.containers import AttemptLost, Containers
 from raymaker.actors.contract import JobFolder, Seat
@@ -80,6 +81,8 @@ class Instance:
         job = site.jobs / spec.job_name
         self._root = job / part
         self._channels = SharedChannels(job / f"{spec.attempt}-channels")
+        self.streams = self._make_streams()
+        """The channels that come while the containers run."""
         self._algorithm: Algorithm | None = None
         self._next: Algorithm | None = None
         self._staged: Path | None = None
@@ -99,6 +102,7 @@ class Instance:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.streams.close()
         self._channels.release()
         with contextlib.suppress(OSError):  # other attempts, or other machines' instances here, still have theirs in it
             self._root.parent.rmdir()
@@ -153,10 +157,11 @@ class Instance:
         return self._algorithm.digest
 
     def fetch_channels(self, tell: Callable[[str], None]) -> None:
-        """Lay out /opt/ml and bring every channel's data to it; `tell` is called with progress for people."""
+        """Lay out /opt/ml and bring every channel's data to it, or open it; `tell` hears of progress, for people."""
         for seat in self.seats:
             contract.lay_out(self.folder(seat), self.spec, seat)
-        for channel in self.spec.channels:
+        self._open_streams()
+        for channel in (each for each in self.spec.channels if not each.is_streamed):
             if contract.is_sharded(channel):
                 for seat in self.seats:
                     self._fetch(channel, self.folder(seat).channel(channel), tell, seat.rank, self.place.world_size)
@@ -186,14 +191,18 @@ class Instance:
         """Start the containers and their exchange; `hosts` has the addresses of containers that are elsewhere."""
         self._changes = Changes(self._revision(), self.spec.revisions.number)
         self._open_exchange(across)
+        self.streams.start()
         self._containers.start({seat.rank: self._container(seat, hosts) for seat in self.seats})
         self._start_sync()
 
     def take_up(self) -> None:
         """Go on with the containers that an earlier owner started. Raises AttemptLost.
 
-        Containers that exchange weights cannot be taken up: what was under way between them is lost with its owner.
+        Containers that exchange weights, or are streamed to, cannot be taken up: what was under way to them is lost
+        with its owner, and to the reader of a pipe that loss looks like the end of the data.
         """
+        if any(channel.is_streamed for channel in self.spec.channels):
+            raise AttemptLost("The process that streamed the container's data died, perhaps in the middle of a pass")
         if self.place.world_size > 1:
             raise AttemptLost("The process beside the containers died, and their exchange with it")
         self._changes = Changes(started_number=self._started_revision())
@@ -289,6 +298,8 @@ class Instance:
         for seat in self.seats:
             contract.write_hyperparameters(self.folder(seat), spec)
         self.resume_checkpoints()
+        self.streams = self._make_streams()
+        self._open_streams()
         return self._algorithm.digest if self._algorithm is not None else None
 
     def remove_outdated(self, *, deletes_model: bool) -> None:
@@ -321,9 +332,20 @@ class Instance:
     def clean_up(self) -> None:
         """Leave nothing behind. Called once the attempt's end is durable elsewhere."""
         self._containers.remove()
+        self.streams.close()
         if self._exchange is not None:
             self._exchange.close()
         shutil.rmtree(self._root, ignore_errors=True)
+
+    def _make_streams(self) -> Streams:
+        return Streams(self.store, self._root, self._site.stream_buffer_bytes, self.note)
+
+    def _open_streams(self) -> None:
+        """Find what the streamed channels consist of, and have their first pipes be there. Raises StorageError."""
+        folders = {seat.rank: self.folder(seat).data for seat in self.seats}
+        for channel in self.spec.channels:
+            if channel.is_streamed:
+                self.streams.open(channel, folders, self.place.world_size)
 
     def _fetch(
         self, channel: ChannelSpec, folder: Path, tell: Callable[[str], None], shard_index: int = 0, count: int = 1

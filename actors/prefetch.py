@@ -35,7 +35,7 @@ def prefetch(spec: TrainingSpec, site: Site, runtime: ContainerRuntime, is_over:
         store = ObjectStore(site.store)
         prepare_algorithm(runtime, store, site, image=spec.image, source=spec.source)
         for channel in spec.channels:
-            if not is_sharded(channel):
+            if not (is_sharded(channel) or channel.is_streamed):
                 channels.fetch(channel.name, lambda folder, it=channel: fetch_channel(store, it, folder))  # type: ignore[misc]
         while not is_over():
             time.sleep(LOOK_S)

@@ -36,6 +36,8 @@ class Site:
     reap_after_s: float = 20.0
     exchange_timeout_s: float = 300.0
     exchange_arena_bytes: int | None = None
+    stream_buffer_bytes: int = 64 * 1024 * 1024
+    """The memory of each streamed channel of an instance, shared by the containers that read it."""
     host_network: bool = False
     """Whether containers may share their machine's network where that is the only way to those on other machines."""
 

@@ -154,6 +154,15 @@ class ChannelSpec:
     input_mode: str = "File"
     shard_by: str = "Object"
     """With ShardedByS3Key: whole objects, or `Record` where two containers may share one file."""
+    attribute_names: tuple[str, ...] = ()
+    """Of an augmented manifest: what of each line is wanted, in this order."""
+    shuffle_seed: int | None = None
+    """Decides the order of each pass over a streamed channel; None: as the objects' names or the manifest have it."""
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether it comes through pipes while the containers run, instead of as files before they start."""
+        return self.input_mode != "File"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,9 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
-from raymaker.actors.backends import CHUNK_BYTES, ArrowFiles, Files, LocalFiles, S3Files, whole_file
-from raymaker.actors.errors import ObjectNotFound, StorageError
-from raymaker.actors.store_errors import STORE_ERRORS, explain, is_transient
+from raymaker.actors.backends import CHUNK_BYTES, SILENCE_S, ArrowFiles, Files, LocalFiles, S3Files, whole_file
+from raymaker.actors.errors import ObjectChanged, ObjectNotFound, StorageError
+from raymaker.actors.ranges import Part
+from raymaker.actors.store_errors import STORE_ERRORS, changed, explain, is_transient
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -27,13 +29,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
+FIRST_PIECE_BYTES = 64 * 1024
+"""What of a range is handed on at once, so that a reader need not wait for more."""
+PIECE_BYTES = 512 * 1024
 
 
 @dataclass(frozen=True)
 class StoreConfig:
     """How to reach `s3://`. Where nothing is set it is AWS itself, with AWS's own chain of credentials.
 
-    `retry_s` is how long one operation bears with a store that is away or overloaded.
+    `retry_s` is how long one operation bears with a store that is away or overloaded, `silence_s` how long it waits for
+    the next byte of an answer before it asks anew.
     """
 
     s3_endpoint_url: str | None = None
@@ -41,6 +47,7 @@ class StoreConfig:
     s3_secret_access_key: str | None = field(default=None, repr=False)
     region: str | None = None
     retry_s: float = 60.0
+    silence_s: float = SILENCE_S
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,26 @@ class ObjectInfo:
     size_bytes: int
     modified_at: float = 0.0
     """When it was last written, in epoch seconds; 0 where that is not known."""
+
+
+class PinnedObject:
+    """An object that is to stay as it was when its first byte was read. Threads may share it.
+
+    `size_bytes` is how large it was found to be.
+    """
+
+    def __init__(self, uri: str, size_bytes: int) -> None:
+        self.uri = uri
+        self.size_bytes = size_bytes
+        self.version: str | None = None
+        self._lock = threading.Lock()
+
+    def agree(self, version: str, size_bytes: int) -> None:
+        """Take the version where none was seen yet. Raises ObjectChanged where it is another, or another size."""
+        with self._lock:
+            self.version = self.version or version
+        if (version, size_bytes) != (self.version, self.size_bytes):
+            raise ObjectChanged(self.uri)
 
 
 class ObjectStore:
@@ -107,6 +134,46 @@ class ObjectStore:
         if len(content) > limit_bytes:
             raise StorageError(f"{uri} is larger than {limit_bytes} bytes: is it the object that was meant?")
         return content
+
+    def local_path(self, uri: str) -> str | None:
+        """The path of an object that is a file of this machine, None for what lies elsewhere. Raises StorageError."""
+        files, path = self._locate(uri)
+        return path if isinstance(files, LocalFiles) else None
+
+    def fill(
+        self,
+        item: PinnedObject,
+        start: int,
+        view: memoryview,
+        on_bytes: Callable[[int], None],
+        is_over: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Read the bytes of an object from `start` on, until `view` is full; `on_bytes` hears how full it is.
+
+        Goes on where it was when a transfer is cut or comes to a halt, for `retry_s` after the last byte; gives up once
+        nobody wants the bytes. All bytes are of the version that `item` has seen first. Raises ObjectChanged.
+        """
+        files, path = self._locate(item.uri)
+        filled = 0
+
+        def go_on() -> int:
+            done = filled
+            try:
+                part = files.open_part(path, start + done, start + len(view), item.version)
+                with contextlib.closing(part):
+                    item.agree(part.version, part.size_bytes)
+                    while done < len(view) and not is_over():
+                        done += _some(part, view[done : done + (PIECE_BYTES if done else FIRST_PIECE_BYTES)])
+                        on_bytes(done)
+            except STORE_ERRORS as error:
+                if done == filled or not is_transient(error):
+                    raise
+            except ObjectChanged as error:
+                raise changed(item.uri) from error
+            return done
+
+        while filled < len(view) and not is_over():
+            filled = self._patiently("read", item.uri, go_on)
 
     def download(self, uri: str, path: Path, on_bytes: Callable[[int], None] | None = None) -> None:
         """Copy an object to `path`, whole or not at all; `on_bytes` hears of every piece that has come."""
@@ -192,6 +259,7 @@ class ObjectStore:
                     config.s3_access_key_id,
                     config.s3_secret_access_key,
                     config.region,
+                    silence_s=config.silence_s,
                 ),
             )
         return self._s3[bucket]
@@ -224,6 +292,13 @@ def relative_name(prefix: str, key: str) -> str:
 def child_uri(uri: str, name: str) -> str:
     """The URI of an object called `name` below `uri`."""
     return f"{uri.rstrip('/')}/{quote(name) if uri.startswith('file:') else name}"
+
+
+def _some(part: Part, view: memoryview) -> int:
+    count = part.readinto(view)
+    if not count:
+        raise ObjectChanged("it grew shorter")
+    return count
 
 
 class _ResumingReader(io.RawIOBase):

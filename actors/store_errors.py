@@ -6,14 +6,19 @@ import errno
 import re
 
 import boto3
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 from pyarrow.lib import ArrowException
+from urllib3.exceptions import HTTPError
 
-from raymaker.actors.errors import ObjectNotFound, StorageError
+from raymaker.actors.errors import ObjectChanged, ObjectNotFound, StorageError
 
-STORE_ERRORS = (OSError, ValueError, ArrowException, BotoCoreError, ClientError)
-"""What Python, pyarrow and boto3 raise."""
+STORE_ERRORS = (OSError, ValueError, ArrowException, BotoCoreError, ClientError, HTTPError)
+"""What Python, pyarrow, boto3 and what is below boto3 raise."""
+PASSING = (HTTPClientError, BotoConnectionError, IncompleteReadError, HTTPError)
+"""What says of a transfer, not of an object, that it failed."""
+GONE = frozenset({"NoSuchKey", "404"})
+CHANGED = frozenset({"PreconditionFailed", "412", "InvalidRange", "416"})
 
 TRANSIENT = re.compile(
     r"NETWORK_CONNECTION|SLOW_?DOWN|SERVICE_?UNAVAILABLE|INTERNAL_?(FAILURE|ERROR)|REQUEST_?TIMEOUT|THROTTL"
@@ -25,16 +30,23 @@ DENIED = re.compile(r"DENIED|FORBIDDEN|ACCESS_?KEY|TOKEN|UNRECOGNIZED_?CLIENT|SI
 
 def is_transient(error: Exception) -> bool:
     """Tell whether the store is away or overloaded, so that trying again makes sense."""
-    return isinstance(error, HTTPClientError | BotoConnectionError) or bool(TRANSIENT.search(_code(error)))
+    return isinstance(error, PASSING) or bool(TRANSIENT.search(_code(error)))
 
 
 def explain(error: Exception, verb: str, place: str) -> StorageError:
     """Say in words what went wrong, where, and what to do."""
     if "bucket" in f"{_code(error)} {getattr(error, 'strerror', '')}".lower():
         return ObjectNotFound(f"could not {verb} {place}: there is no such bucket; create it, or correct the URI")
-    if isinstance(error, FileNotFoundError):
+    if _code(error) in CHANGED:
+        return changed(place)
+    if isinstance(error, FileNotFoundError) or _code(error) in GONE:
         return ObjectNotFound(f"nothing lies at {place}: check the URI, or put the data there first")
     return StorageError(f"could not {verb} {place}: {_reason(error)}")
+
+
+def changed(place: str) -> ObjectChanged:
+    """Say that an object is another than when its reading began."""
+    return ObjectChanged(f"{place} changed while it was read: write new data under new names while jobs read the old")
 
 
 def _reason(error: Exception) -> str:

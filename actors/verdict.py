@@ -37,6 +37,8 @@ class Ending:
     statuses: Mapping[int, ExitStatus] = field(default_factory=dict)
     words: Mapping[int, str] = field(default_factory=dict)
     failure: Failure | None = None
+    problem: str | None = None
+    """Why a container could not have its data, where that was so."""
     stopped: bool = False
     timed_out: bool = False
 
@@ -63,10 +65,11 @@ def judge(endings: Iterable[Ending], world_size: int, *, retries_errors: bool) -
     failure = next((machine.failure for machine in machines if machine.failure), None)
     rank = find_culprit(statuses, failure)
     status = statuses[rank] if rank is not None else next(iter(statuses.values()), None)
-    if any(machine.timed_out for machine in machines):
-        return Verdict(Kind.TIMED_OUT, rank, status)
-    if any(machine.stopped for machine in machines):
-        return Verdict(Kind.STOPPED, rank, status)
+    if any(machine.timed_out or machine.stopped for machine in machines):
+        is_late = any(machine.timed_out for machine in machines)
+        return Verdict(Kind.TIMED_OUT if is_late else Kind.STOPPED, rank, status)
+    if (problem := next((machine.problem for machine in machines if machine.problem), None)) is not None:
+        return Verdict(Kind.LOST if retries_errors else Kind.FAILED, None, None, f"ClientError: {problem}")
     if rank is None or status is None:
         return Verdict(Kind.COMPLETED, None, status)
     if failure is not None and failure.lost:

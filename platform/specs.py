@@ -348,6 +348,8 @@ def _channel_spec(channel: Mapping[str, Any], algorithm: Mapping[str, Any]) -> C
         record_wrapper=channel.get("RecordWrapperType", "None"),
         input_mode=channel.get("InputMode", algorithm.get("TrainingInputMode", "File")),
         shard_by=channel.get("ShardBy", "Object"),
+        attribute_names=tuple(source.get("AttributeNames", ())),
+        shuffle_seed=channel.get("ShuffleConfig", {}).get("Seed"),
     )
 
 

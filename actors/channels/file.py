@@ -93,6 +93,16 @@ def check_channel(channel: ChannelSpec) -> None:
             )
 
 
+def check_share(channel: ChannelSpec, count: int, shard: Shard) -> None:
+    """Raise UnsupportedError where a channel has fewer objects, or lines of a manifest, than containers share it."""
+    if count < shard.count:
+        raise UnsupportedError(
+            f"{shard.count} containers are more than there are objects at {channel.uri} ({count}), and "
+            "ShardedByS3Key gives each container whole ones: use no more containers than that (InstanceCount times "
+            "ContainersPerInstance), or ShardBy Record, with which containers share an object"
+        )
+
+
 def find_objects(store: ObjectStore, channel: ChannelSpec) -> list[ObjectInfo]:
     """Find the objects below a channel's prefix, or those that its manifest names. Raises StorageError."""
     if channel.data_type == "S3Prefix":
@@ -138,12 +148,7 @@ def _targets(channel: ChannelSpec, objects: list[ObjectInfo]) -> list[Path]:
 
 def _share(work: Work, channel: ChannelSpec, shard: Shard) -> Work:
     """Pick the objects that one container gets."""
-    if len(work) < shard.count:
-        raise UnsupportedError(
-            f"{shard.count} containers are more than there are objects at {channel.uri} ({len(work)}), and "
-            "ShardedByS3Key gives each container whole ones: use no more containers than that (InstanceCount times "
-            "ContainersPerInstance), or ShardBy Record, with which containers share an object"
-        )
+    check_share(channel, len(work), shard)
     sizes = {item.relative_name: item.size_bytes for item, _ in work}
     mine = set(deal_objects(sizes, shard.count)[shard.index])
     return [(item, target) for item, target in work if item.relative_name in mine]

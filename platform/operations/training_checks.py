@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable
 from typing import Any
 
 from raymaker.platform.errors import ValidationException
+from raymaker.platform.operations.channel_checks import check_channels
 from raymaker.platform.operations.checks import refuse_fields
 from raymaker.platform.operations.evaluation_checks import check_evaluation_config
 from raymaker.platform.operations.registry import Context, Request
@@ -26,7 +26,6 @@ HONOURED_NOWHERE = {
     ),
     "InputDataConfig.DataSource.FileSystemDataSource": "give S3DataSource; a file:// URI reaches mounted file systems",
     "InputDataConfig.DataSource.DatasetSource": "there are no dataset resources; give S3DataSource",
-    "InputDataConfig.DataSource.S3DataSource.AttributeNames": "it goes with AugmentedManifestFile only",
     "InputDataConfig.DataSource.S3DataSource.InstanceGroupNames": _ONE_TYPE,
     "InputDataConfig.DataSource.S3DataSource.HubAccessConfig": "there is no model hub; give the objects' own URI",
     "OutputDataConfig.KmsKeyId": _NO_KEYS,
@@ -55,7 +54,7 @@ def check_training_request(context: Context, request: Request) -> None:
     """Raise ValidationException, naming the field and the remedy, for what cannot be run as it was asked."""
     refuse_fields(request, HONOURED_NOWHERE)
     _check_algorithm(request)
-    _check_channels(request)
+    check_channels(request)
     _check_limits(request)
     _check_checkpoints(request)
     _check_arena(request)
@@ -98,43 +97,6 @@ def _check_metric(definition: dict[str, str], path: str) -> None:
         raise ValidationException(f"{path} of {definition['Name']} is no regular expression: {error}") from error
     if group_count == 0:
         raise ValidationException(f"{path} of {definition['Name']} has no group: put the number in parentheses")
-
-
-def _check_channels(request: Request) -> None:
-    channels = request.get("InputDataConfig", [])
-    if repeated := _first_repeated(channel["ChannelName"] for channel in channels):
-        raise ValidationException(f"InputDataConfig: the channel name {repeated} comes twice")
-    default_mode = request["AlgorithmSpecification"].get("TrainingInputMode", "File")
-    _check_input_mode(default_mode, "AlgorithmSpecification.TrainingInputMode")
-    for index, channel in enumerate(channels):
-        _check_channel(channel, f"InputDataConfig[{index}]")
-
-
-def _check_channel(channel: dict[str, Any], path: str) -> None:
-    if channel["ChannelName"] in {".", ".."}:
-        raise ValidationException(f"{path}.ChannelName {channel['ChannelName']} cannot be a folder's name")
-    _check_input_mode(channel.get("InputMode", "File"), f"{path}.InputMode")
-    source = channel["DataSource"].get("S3DataSource")
-    if source is None:
-        raise ValidationException(f"{path}.DataSource needs S3DataSource")
-    if source["S3DataType"] not in {"S3Prefix", "ManifestFile"}:
-        raise ValidationException(
-            f"{path}.DataSource.S3DataSource.S3DataType {source['S3DataType']} is not supported yet: "
-            "use S3Prefix or ManifestFile"
-        )
-    if "ShardBy" in channel and source.get("S3DataDistributionType") != "ShardedByS3Key":
-        raise ValidationException(
-            f"{path}.ShardBy {channel['ShardBy']} says how to share a channel out among the containers, and this one "
-            "goes whole to each: set S3DataSource.S3DataDistributionType to ShardedByS3Key, or leave ShardBy out"
-        )
-    for field in ("CompressionType", "RecordWrapperType"):
-        if channel.get(field, "None") != "None":
-            raise ValidationException(f"{path}.{field} {channel[field]} goes with Pipe mode: in File mode leave it out")
-
-
-def _check_input_mode(mode: str, path: str) -> None:
-    if mode != "File":
-        raise ValidationException(f"{path} {mode} is not supported yet: use File")
 
 
 def _check_limits(request: Request) -> None:
@@ -186,12 +148,3 @@ def _require(request: Request, section: str, remedy: str) -> dict[str, Any]:
         raise ValidationException(f"{section} is missing: {remedy}")
     found: dict[str, Any] = request[section]
     return found
-
-
-def _first_repeated(names: Iterable[str]) -> str | None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    return None

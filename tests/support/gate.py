@@ -1,7 +1,8 @@
-"""A gate before a server: passes on what HTTP clients and the server say, byte for byte, and holds requests on demand.
+"""A gate before a server: passes on what HTTP clients and the server say, byte for byte, and hurts them on demand.
 
 A held request has not reached the server: whoever sent it waits, and where its connection dies the server never hears
-of it. Only requests are read, to know where one ends; answers pass unread.
+of it. A spoilt answer ends, or comes to a halt, after so many bytes. Only requests are read, to know where one ends;
+answers pass unread.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import select
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -44,13 +46,28 @@ class Hold:
         return eventually(lambda: list(self.held) if len(self.held) >= count else [], what, HELD_TIMEOUT_S)
 
 
+@dataclass(eq=False)
+class Flaw:
+    """Answers that do not pass whole: to the next `left_count` GETs with this in their path."""
+
+    path_part: str
+    after_bytes: int
+    is_halt: bool
+    """Whether the connection stays open and silent; else it is cut."""
+    left_count: int
+    spoilt: list[str] = field(default_factory=list)
+    """The requests whose answers were spoilt."""
+
+
 class Gate:
     """The gate before one server. `endpoint_url` is what clients use in place of the server's own."""
 
     def __init__(self, server_url: str) -> None:
         server = urlsplit(server_url)
         self._holds: list[Hold] = []
-        self._door = _Door(("127.0.0.1", 0), _passage(self.wait_to_pass, (server.hostname or "", server.port or 80)))
+        self._flaws: list[Flaw] = []
+        self._counting = threading.Lock()
+        self._door = _Door(("127.0.0.1", 0), _passage(self, (server.hostname or "", server.port or 80)))
         self.endpoint_url = f"http://127.0.0.1:{self._door.server_address[1]}"
         self._thread = threading.Thread(target=self._door.serve_forever, name="gate", daemon=True)
         self._thread.start()
@@ -65,6 +82,26 @@ class Gate:
         finally:
             self._holds.remove(hold)
             hold.released.set()
+
+    @contextlib.contextmanager
+    def spoil(self, path_part: str, *, after_bytes: int, count: int = 1, is_halt: bool = False) -> Iterator[Flaw]:
+        """Cut or halt the answers to the next `count` GETs, until the end of the block."""
+        flaw = Flaw(path_part, after_bytes, is_halt, count)
+        self._flaws.append(flaw)
+        try:
+            yield flaw
+        finally:
+            self._flaws.remove(flaw)
+
+    def find_flaw(self, method: str, path: str) -> Flaw | None:
+        """Return what is to spoil the answer to this request, None where nothing is."""
+        with self._counting:
+            for flaw in self._flaws:
+                if method == "GET" and flaw.path_part in path and flaw.left_count:
+                    flaw.left_count -= 1
+                    flaw.spoilt.append(f"{method} {path}")
+                    return flaw
+        return None
 
     def wait_to_pass(self, method: str, path: str, client: socket.socket) -> bool:
         """Return once a request may go on; False where its connection has died meanwhile."""
@@ -92,15 +129,17 @@ class _Door(socketserver.ThreadingTCPServer):
     request_queue_size = 128
 
 
-def _passage(
-    wait_to_pass: Callable[[str, str, socket.socket], bool], server: tuple[str, int]
-) -> type[socketserver.StreamRequestHandler]:
+def _passage(gate: Gate, server: tuple[str, int]) -> type[socketserver.StreamRequestHandler]:
     """Make what handles one client's connection: one to the server, and what is said on either passed to the other."""
 
     class Passage(socketserver.StreamRequestHandler):
+        flaw: Flaw | None = None
+
         def handle(self) -> None:
             with contextlib.suppress(OSError), socket.create_connection(server) as inner:
-                answers = threading.Thread(target=_pass_answers, args=(inner, self.connection), daemon=True)
+                answers = threading.Thread(
+                    target=_pass_answers, args=(inner, self.connection, lambda: self.flaw), daemon=True
+                )
                 answers.start()
                 ending = socket.SHUT_RDWR
                 try:
@@ -115,8 +154,9 @@ def _passage(
             """Pass on requests until the client makes no more; False where it died with one that was held."""
             while head := _read_head(self.rfile):
                 method, target, _ = head[0].decode("latin-1").split(" ", 2)
-                if not wait_to_pass(method, unquote(target), self.connection):
+                if not gate.wait_to_pass(method, unquote(target), self.connection):
                     return False
+                self.flaw = gate.find_flaw(method, unquote(target))
                 inner.sendall(b"".join(head))
                 for piece in _body(self.rfile, head):
                     inner.sendall(piece)
@@ -125,11 +165,20 @@ def _passage(
     return Passage
 
 
-def _pass_answers(inner: socket.socket, client: socket.socket) -> None:
-    """Pass on what the server says, and its silence at the end."""
+def _pass_answers(inner: socket.socket, client: socket.socket, flaw_now: Callable[[], Flaw | None]) -> None:
+    """Pass on what the server says, as far as no flaw keeps it from that, and its silence at the end."""
+    passed_bytes = 0
     with contextlib.suppress(OSError):
         while piece := inner.recv(PIECE_BYTES):
-            client.sendall(piece)
+            if (flaw := flaw_now()) is None:
+                client.sendall(piece)
+                continue
+            client.sendall(piece[: max(0, flaw.after_bytes - passed_bytes)])
+            passed_bytes += len(piece)
+            if passed_bytes > flaw.after_bytes:
+                while flaw.is_halt and not _is_gone(client):
+                    time.sleep(LOOK_MS / 1000)
+                break
         client.shutdown(socket.SHUT_RDWR)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -49,6 +50,10 @@ def trial(
     assert runtime.owned({"raymaker.home": str(home)}) == [], "a container was left behind"
     assert list(Path("/dev/shm").glob(f"raymaker-{site.tag}-*")) == [], "shared memory was left behind"
     assert list((home / "jobs").glob("*/*")) == [], "a job's folder was left behind"
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def members(archive: Path) -> dict[str, str]:
@@ -253,6 +258,73 @@ def test_more_containers_than_objects_is_said_before_anything_starts(trial: Tria
     assert end.outcome is Outcome.FAILED
     assert "channel train" in end.failure_reason
     assert "Record" in end.failure_reason, "the remedy"
+
+
+def test_each_container_reads_its_own_pipes_pass_after_pass(trial: Trial) -> None:
+    data = trial.folder / "data"
+    data.mkdir()
+    parts = [os.urandom(size) for size in (3_000_000, 5, 70_000, 2_000_000)]
+    for number, part in enumerate(parts):
+        (data / str(number)).write_bytes(part)
+    script = (
+        PREAMBLE
+        + """
+import hashlib
+config = json.load(open("/opt/ml/input/config/inputdataconfig.json"))
+assert config["whole"]["TrainingInputMode"] == "Pipe", config
+folder = "/opt/ml/input/data/"
+for channel in ("whole", "part"):
+    for number in range(3):
+        pipe = open(folder + f"{channel}_{number}", "rb")
+        save(f"{channel}-{number}-{rank}", hashlib.sha256(pipe.read()).hexdigest())
+        pipe.close()
+print(sorted(os.listdir(folder)), flush=True)
+"""
+    )
+    whole = ChannelSpec("whole", data.as_uri(), input_mode="Pipe")
+    part = ChannelSpec("part", data.as_uri(), input_mode="Pipe", distribution="ShardedByS3Key")
+    end = trial.run(script, containers_per_instance=2, channels=(whole, part))
+    assert end.outcome is Outcome.COMPLETED, end.failure_reason
+    found = members(trial.output / "model.tar.gz")
+    shares = [digest(parts[0] + parts[1]), digest(parts[2] + parts[3])]
+    for number in range(3):
+        assert [found[f"whole-{number}-{rank}"] for rank in range(2)] == [digest(b"".join(parts))] * 2
+        assert [found[f"part-{number}-{rank}"] for rank in range(2)] == shares
+    total = 3 * sum(map(len, parts))
+    assert (
+        "ChannelStreamed",
+        f"Channel whole: algo-1 {total} bytes in 3 passes, algo-2 {total} bytes in 3 passes",
+    ) in (trial.kept.notes)
+
+
+def test_a_stream_that_breaks_fails_the_job_by_the_objects_name_and_never_looks_like_its_end(trial: Trial) -> None:
+    data = trial.folder / "data"
+    data.mkdir()
+    (data / "a").write_bytes(bytes(5_000_000))
+    script = (
+        PREAMBLE
+        + """
+with open("/opt/ml/input/data/train_0", "rb") as pipe:
+    pipe.read(10)
+    print("reading", flush=True)
+    while not os.path.exists("/opt/ml/input/config/changed"):
+        time.sleep(0.05)
+    while pipe.read(4096):
+        pass
+print("the pass has ended", flush=True)
+"""
+    )
+    supervisor = trial.begin(script, channels=(ChannelSpec("train", data.as_uri(), input_mode="Pipe"),))
+    trial.kept.until_said("reading")
+    (data / "a").write_bytes(b"1" * 5_000_000)
+    (trial.site.home / "jobs" / trial.spec.job_name / "1" / "0" / "input" / "config" / "changed").touch()
+    assert supervisor.wait(60)
+    assert trial.kept.outcome is Outcome.FAILED
+    assert trial.kept.end.failure_reason == (
+        f"ClientError: channel train: {(data / 'a').as_uri()} changed while it was read: "
+        "write new data under new names while jobs read the old"
+    )
+    assert not any("the pass has ended" in line for lines in trial.kept.lines.values() for line in lines)
 
 
 def test_a_new_attempt_goes_on_from_the_last_whole_checkpoint(trial: Trial) -> None:

@@ -69,3 +69,11 @@ def test_a_stop_and_a_time_limit_come_before_what_the_containers_made_of_them() 
 def test_errors_that_follow_from_a_machine_that_went_away_are_nobodys_mistake() -> None:
     verdict = judged(Ending({0: ERROR}, failure=Failure("machine 1 is gone", 1, lost=True)), Ending({1: ERROR}))
     assert (verdict.kind, verdict.reason) == (Kind.LOST, "machine 1 is gone")
+
+
+def test_a_container_that_could_not_have_its_data_fails_the_job_whoever_ended_how() -> None:
+    endings = [Ending({0: ERROR}, {0: "no data"}), Ending(problem="channel train: s3://b/x changed")]
+    assert judged(*endings) == Verdict(Kind.FAILED, None, None, "ClientError: channel train: s3://b/x changed")
+    assert judged(Ending({0: WELL}, problem="channel train: gone"), world_size=1).kind is Kind.FAILED
+    assert judged(*endings, retries_errors=True).kind is Kind.LOST
+    assert judged(*endings, Ending(stopped=True)).kind is Kind.STOPPED

@@ -121,6 +121,25 @@ def test_a_gang_is_asked_for_with_its_size_placement_and_retries(tmp_path):
     assert (spec.channels[0].distribution, spec.channels[0].shard_by) == ("ShardedByS3Key", "Record")
 
 
+def test_a_streamed_channel_is_asked_for_with_its_order_and_attributes(tmp_path):
+    source = {"S3DataType": "AugmentedManifestFile", "S3Uri": "s3://b/m", "AttributeNames": ["a-ref", "b"]}
+    spec = spec_of(
+        tmp_path,
+        InputDataConfig=[
+            {
+                "ChannelName": "train",
+                "InputMode": "Pipe",
+                "RecordWrapperType": "RecordIO",
+                "ShuffleConfig": {"Seed": 7},
+                "DataSource": {"S3DataSource": source},
+            }
+        ],
+    )
+    (channel,) = spec.channels
+    assert (channel.is_streamed, channel.record_wrapper) == (True, "RecordIO")
+    assert (channel.attribute_names, channel.shuffle_seed) == (("a-ref", "b"), 7)
+
+
 def test_the_spec_says_which_start_of_the_attempt_is_the_jobs(tmp_path):
     settings = Settings(home=tmp_path)
     begun = transitions.begin_start(job(), 1, "go", 2.0)

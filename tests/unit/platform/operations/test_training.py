@@ -34,6 +34,24 @@ def s3_source(**changes):
     return channel(DataSource={"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://b/x", **changes}})
 
 
+def pipe(channels, **changes):
+    return [{**it, "InputMode": "Pipe", **changes} for it in channels]
+
+
+def test_channels_in_pipe_mode_are_kept_as_they_were_asked_for(api):
+    given = {
+        "AlgorithmSpecification": algorithm(TrainingInputMode="Pipe"),
+        "InputDataConfig": [
+            *channel(CompressionType="Gzip", RecordWrapperType="RecordIO", ShuffleConfig={"Seed": 7}),
+            *pipe(s3_source(S3DataType="AugmentedManifestFile", AttributeNames=["a-ref", "b"]), ChannelName="lines"),
+            *channel(ChannelName="files_0", InputMode="File"),
+        ],
+    }
+    api.create_job("job", **given)
+    told = api("DescribeTrainingJob", TrainingJobName="job")
+    assert {key: told[key] for key in given} == given
+
+
 def test_a_created_job_is_described_as_it_was_asked_for(api):
     given = {
         "HyperParameters": {"epochs": "3"},
@@ -116,8 +134,8 @@ def test_a_failed_job_tells_why_and_names_no_model(api):
             "EntryPoint ../x leads out of SourceUri",
         ),
         (
-            {"AlgorithmSpecification": algorithm(TrainingInputMode="Pipe")},
-            "TrainingInputMode Pipe is not supported yet",
+            {"AlgorithmSpecification": algorithm(TrainingInputMode="FastFile")},
+            "AlgorithmSpecification.TrainingInputMode FastFile is not supported here: .* use Pipe",
         ),
         (
             {"AlgorithmSpecification": algorithm(MetricDefinitions=[{"Name": "a", "Regex": "("}])},
@@ -133,8 +151,24 @@ def test_a_failed_job_tells_why_and_names_no_model(api):
         ({"InputDataConfig": channel(CompressionType="Gzip")}, r"InputDataConfig\[0\].CompressionType Gzip"),
         ({"InputDataConfig": channel(RecordWrapperType="RecordIO")}, r"InputDataConfig\[0\].RecordWrapperType"),
         ({"InputDataConfig": channel(DataSource={})}, r"InputDataConfig\[0\].DataSource needs S3DataSource"),
-        ({"InputDataConfig": s3_source(S3DataType="AugmentedManifestFile")}, "S3DataType AugmentedManifestFile"),
-        ({"InputDataConfig": s3_source(AttributeNames=["a"])}, "AttributeNames is not supported"),
+        (
+            {"InputDataConfig": s3_source(S3DataType="AugmentedManifestFile", AttributeNames=["a"])},
+            r"AugmentedManifestFile goes with Pipe mode: set InputDataConfig\[0\].InputMode to Pipe",
+        ),
+        (
+            {"InputDataConfig": pipe(s3_source(S3DataType="AugmentedManifestFile"))},
+            r"InputDataConfig\[0\].DataSource.S3DataSource.AttributeNames go with .* which needs them",
+        ),
+        ({"InputDataConfig": s3_source(AttributeNames=["a"])}, "AttributeNames go with"),
+        ({"InputDataConfig": s3_source(S3DataType="Converse")}, "S3DataType Converse is not supported here"),
+        (
+            {"InputDataConfig": pipe(channel()) + channel(ChannelName="train_0")},
+            r"InputDataConfig\[1\].ChannelName train_0 is also what a pipe of the channel train is called",
+        ),
+        (
+            {"InputDataConfig": pipe(s3_source(S3DataDistributionType="ShardedByS3Key"), ShardBy="Record")},
+            r"InputDataConfig\[0\].ShardBy Record is not supported in Pipe mode",
+        ),
         (
             {
                 "InputDataConfig": channel(
