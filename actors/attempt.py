@@ -111,8 +111,8 @@ class Attempt:
         else:
             self._report("Starting", "Preparing the instance for training")
             self._together("algorithm", self._prepare_algorithm)
-            if instance.was_started():  # by an owner that died while it replaced them
-                instance.remove_outdated(deletes_model=standing.update is not None and standing.update.deletes_model)
+            if instance.has_data():  # of an owner that died, perhaps while it replaced its containers
+                instance.remove_outdated(deletes_model=standing.deletes_old_model)
             self._report("Downloading", "Downloading input data")
             self._together("data", self._fetch)
             self._together("start", self._start)
@@ -131,11 +131,8 @@ class Attempt:
         self._digest = self._instance.prepare_algorithm()
 
     def _fetch(self) -> None:
-        if self._instance.has_data():
-            self._instance.resume_checkpoints()
-        else:
-            self._instance.fetch_channels(self._download_progress())
-            self._instance.restore_checkpoints()
+        self._instance.fetch_channels(self._download_progress())
+        self._instance.restore_checkpoints()
         self._instance.check_output()
         self._check_stop()
 
