@@ -106,8 +106,8 @@ class Attempt:
         else:
             self._report("Starting", "Preparing the instance for training")
             self._together("algorithm", self._prepare_algorithm)
-            if instance.was_started():  # by an owner that died while it replaced them
-                instance.remove_outdated(deletes_model=standing.update is not None and standing.update.deletes_model)
+            if instance.has_data():  # of an owner that died, perhaps while it replaced its containers
+                instance.remove_outdated(deletes_model=standing.deletes_old_model)
             self._report("Downloading", "Downloading input data")
             self._together("data", self._fetch)
             self._together("start", self._start)
@@ -126,11 +126,8 @@ class Attempt:
         self._digest = self._instance.prepare_algorithm()
 
     def _fetch(self) -> None:
-        if self._instance.has_data():
-            self._instance.resume_checkpoints()
-        else:
-            self._instance.fetch_channels(self._download_progress())
-            self._instance.restore_checkpoints()
+        self._instance.fetch_channels(self._download_progress())
+        self._instance.restore_checkpoints()
         self._instance.check_output()
         self._check_stop()
 
@@ -235,7 +232,12 @@ class Attempt:
         deadline = (self._started_at or instance.started_at()) + self._spec.max_runtime_s
         ended = instance.wait(WAIT_STEP_S, 0)
         alarmed_at: float | None = None
-        while len(ended) < count:
+        while len(ended) < count or self._is_bound(updating):
+            if self._is_bound(updating):  # the others count on this machine, whatever it meets with
+                if (update := updating.look()) is not None:
+                    return update, Ending()
+                ended = instance.wait(WAIT_STEP_S, count)
+                continue
             stopped, timed_out = self._crew.is_stop_requested(), time.time() >= deadline
             if stopped or timed_out:
                 return None, self._stop(ending=Ending(stopped=stopped, timed_out=timed_out and not stopped))
@@ -250,11 +252,14 @@ class Attempt:
                 return update, Ending()
             ended = instance.wait(WAIT_STEP_S, len(ended))
         self._raise_alarm(ended)
-        while updating.is_bound() and not self._crew.has_come(self._called("end")):
-            if (update := updating.look()) is not None:  # the others count on this machine
-                return update, Ending()
-            time.sleep(WAIT_STEP_S)
         return None, self._describe(Ending(ended))
+
+    def _is_bound(self, updating: Updating) -> bool:
+        """Tell whether other machines may be about to replace their containers since this one said that it is ready.
+
+        Whoever has come to the end instead was not ready, so that they are not.
+        """
+        return updating.is_bound() and not self._crew.has_come(self._called("end"))
 
     def _raise_alarm(self, ended: Mapping[int, ExitStatus]) -> bool:
         """Tell the others where a container here has failed."""

@@ -157,30 +157,31 @@ class Instance:
         return self._algorithm.digest
 
     def fetch_channels(self, tell: Callable[[str], None]) -> None:
-        """Lay out /opt/ml and bring every channel's data to it, or open it; `tell` hears of progress, for people."""
-        for seat in self.seats:
+        """Lay out /opt/ml and bring every channel's data to it, or open it; `tell` hears of progress, for people.
+
+        What is here already, for containers that were replaced meanwhile, is not fetched again.
+        """
+        is_new = not self.has_data()
+        for seat in self.seats if is_new else ():
             contract.lay_out(self.folder(seat), self.spec, seat)
         self._open_streams()
         for channel in (each for each in self.spec.channels if not each.is_streamed):
-            if contract.is_sharded(channel):
-                for seat in self.seats:
-                    self._fetch(channel, self.folder(seat).channel(channel), tell, seat.rank, self.place.world_size)
-            else:
+            if not contract.is_sharded(channel):
                 self._channels.fetch(channel.name, lambda folder, it=channel: self._fetch(it, folder, tell))  # type: ignore[misc]
+                continue
+            for seat in self.seats if is_new else ():
+                self._fetch(channel, self.folder(seat).channel(channel), tell, seat.rank, self.place.world_size)
 
     def restore_checkpoints(self) -> None:
-        """Bring what an earlier start or job left at the checkpoint location. Raises StorageError."""
-        if (checkpoints := self._open_checkpoints()) is not None:
+        """Bring what an earlier start or job left at the checkpoint location, or go on here. Raises StorageError."""
+        if self.has_data():
+            self._resume_checkpoints()
+        elif (checkpoints := self._open_checkpoints()) is not None:
             checkpoints.restore()
         (self._root / FETCHED).touch()
 
-    def resume_checkpoints(self) -> None:
-        """Go on with the checkpoints that are here. Raises StorageError."""
-        if (checkpoints := self._open_checkpoints()) is not None:
-            checkpoints.resume()
-
     def has_data(self) -> bool:
-        """Tell whether all data and checkpoints are here already, for containers that were replaced meanwhile."""
+        """Tell whether all data and checkpoints were brought here, whatever became of containers since."""
         return (self._root / FETCHED).exists()
 
     def check_output(self) -> None:
@@ -209,7 +210,7 @@ class Instance:
         self._open_exchange(None, again=True)
         self._changes.publish(self._revision())
         self._containers.take_up(self.place.ranks)
-        self.resume_checkpoints()
+        self._resume_checkpoints()
         self._start_sync()
 
     def started_at(self) -> float:
@@ -291,27 +292,25 @@ class Instance:
 
         Returns the digest of the image that they will run.
         """
+        self.adopt(spec)
         self.remove_outdated(deletes_model=deletes_model)
         if self._next is not None:
             self._algorithm, self._next = self._next, None
-        self.adopt(spec)
-        for seat in self.seats:
-            contract.write_hyperparameters(self.folder(seat), spec)
-        self.resume_checkpoints()
+        self._resume_checkpoints()
         self.streams = self._make_streams()
         self._open_streams()
         return self._algorithm.digest if self._algorithm is not None else None
 
     def remove_outdated(self, *, deletes_model: bool) -> None:
-        """Take the containers away, those that still run too, and what the next ones must not find."""
+        """Take containers away, those that still run too, and lay out what is in force now for the next ones."""
         self.stop()
         self._containers.remove()
         if self._exchange is not None:
             self._exchange.close()
         self._containers = self._make_containers()
-        if self.has_data():
-            for seat in self.seats:
-                contract.clear_old(self.folder(seat), model=deletes_model)
+        for seat in self.seats:
+            contract.clear_old(self.folder(seat), model=deletes_model)
+            contract.write_hyperparameters(self.folder(seat), self.spec)
 
     def finish_checkpoints(self, killed_at: float | None) -> None:
         """Store the last checkpoints, now that no container writes any more. Raises StorageError.
@@ -411,6 +410,10 @@ class Instance:
             folder = self._root / "checkpoints"
             self._checkpoints = CheckpointSync(self.store, self.spec.checkpoint_uri, folder, writer, self.note)
         return self._checkpoints
+
+    def _resume_checkpoints(self) -> None:
+        if (checkpoints := self._open_checkpoints()) is not None:
+            checkpoints.resume()
 
     def _start_sync(self) -> None:
         if self._checkpoints is not None:

@@ -275,6 +275,12 @@ class Standing:
     training_started_at: float | None = None
     """When training first began on these machines, in epoch seconds."""
 
+    @property
+    def deletes_old_model(self) -> bool:
+        """Whether containers that are being replaced are to leave no model behind."""
+        update = self.update
+        return update is not None and update.deletes_model and update.number == self.spec.revisions.number
+
 
 @dataclass(frozen=True)
 class ScoringSpec:

@@ -134,6 +134,11 @@ class Trial:
 
     def begin(self, script: str, **changes: Any) -> Supervisor:
         """Start a supervisor for `train.py` with this text."""
+        self.plan(script, **changes)
+        return self.supervise()
+
+    def plan(self, script: str, **changes: Any) -> TrainingSpec:
+        """Have the platform want a job that runs `train.py` with this text."""
         code = self.folder / "code"
         code.mkdir(exist_ok=True)
         (code / "train.py").write_text(script)
@@ -148,7 +153,7 @@ class Trial:
         )
         self.spec = dataclasses.replace(defaults, **changes)
         self.kept.standing_now = Standing(self.spec)
-        return self.supervise()
+        return self.spec
 
     def supervise(self) -> Supervisor:
         """Start a supervisor for the job as it was begun, as when an earlier one has died."""

@@ -10,11 +10,13 @@ from pathlib import Path
 import docker
 import pytest
 
-from raymaker.actors.reports import Outcome, UpdateStage
+from raymaker.actors.instance import Instance
+from raymaker.actors.reports import Outcome, UpdateReport, UpdateStage
 from raymaker.actors.runtime.select import select_runtime
 from raymaker.actors.site import Site
-from raymaker.actors.spec import ChannelSpec, Manner, SourceSpec
+from raymaker.actors.spec import ChannelSpec, Manner, Place, SourceSpec
 from raymaker.actors.storage import StoreConfig
+from support.faults import eventually
 from support.supervised import Trial
 
 LISTENS = """
@@ -148,6 +150,33 @@ def test_new_code_replaces_containers_only_once_it_is_ready(trial: Trial) -> Non
     trial.kept.until_said("as new as {'rate': '1'} ['--rate', '1'] ['rows'] ['old']")
     supervisor.stop()
     assert supervisor.wait(60)
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_whoever_takes_over_from_an_owner_that_died_while_it_replaced_containers_goes_on_with_that(
+    trial: Trial, *, is_gone: bool
+) -> None:
+    rows, settings = channel(trial)
+    spec = trial.plan(DEAF, **settings)
+    with Instance(spec, trial.site, trial.runtime, Place(), lambda *_: None) as died:
+        release, died._channels.release = died._channels.release, lambda: None  # type: ignore[method-assign]
+        died.prepare_algorithm()
+        died.fetch_channels(lambda _: None)
+        died.restore_checkpoints()
+        died.start(None, {})
+        eventually(lambda: list(trial.runtime.logs(died.handles[0])), "it runs")
+        if is_gone:
+            died._containers.remove()
+    rows.unlink()
+    trial.want(1, hyperparameters={"rate": "2"}, deletes_model=True)
+    report = UpdateReport(spec.job_name, 1, 1, UpdateStage.RESTARTING)
+    assert trial.kept.report_update(report)
+    supervisor = trial.supervise()
+    trial.kept.until_said("ready {'rate': '2'} ['--rate', '2'] ['rows'] []")
+    supervisor.stop()
+    assert supervisor.wait(60)
+    died._exchange.close()  # type: ignore[union-attr]
+    release()
 
 
 @pytest.mark.parametrize("name", ["../evil", "/etc/evil"])

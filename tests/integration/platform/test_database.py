@@ -22,10 +22,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text, update
 
-from raymaker.actors.reports import JobReport, Metric, Outcome, ReportRefused
+from raymaker.actors.reports import JobReport, Metric, Outcome, ReportRefused, UpdateReport, UpdateStage
 from raymaker.actors.spec import SourceSpec
 from raymaker.platform import transitions
-from raymaker.platform.database import events, hosting, metrics, tags, training
+from raymaker.platform.database import events, hosting, metrics, tags, training, updates
 from raymaker.platform.database.engine import BUSY_TIMEOUT_S, Database
 from raymaker.platform.database.metrics import MetricQuery
 from raymaker.platform.database.migrations.upgrade import SchemaTooNew
@@ -128,6 +128,36 @@ def test_a_job_comes_back_as_it_was_written(database):
     record = add_job(database, "job", 1.25, HyperParameters={"odd": ODD}, deep=[{"a": None}, 1.5])
     assert find_job(database, "job") == record
     assert find_job(database, "JOB") is None
+
+
+def test_a_change_of_a_job_comes_back_as_it_was_written_with_all_kinds_of_numbers(database):
+    request = {"ResourceConfig": {}, "AlgorithmSpecification": {}, "HyperParameters": {}}
+    add_job(database, "job", **request)
+    training.start_attempt(database, "job", 2.0)
+    training.apply_report(database, report("job", "Training"), 3.0)
+    numbers = [Metric(name, value, 3.5) for name, value in (("a", math.nan), ("b", math.inf), ("c", 1.5))]
+    metrics.insert_metrics(database, "job", 1, numbers)
+    with database.transaction() as connection:
+        asked = updates.request_update(connection, "job", {"HyperParameters": {"rate": "1"}}, "somebody", 4.0)
+    assert updates.apply_update_report(database, UpdateReport("job", 1, 1, UpdateStage.FAILED, ODD), 5.0)
+    found = find_job(database, "job")
+    assert (found.updates[0].failure_reason, found.version) == (CLEAN, asked.version + 1)
+    before = found.updates[0].metrics_before
+    assert (math.isnan(before["a"]), before["b"], before["c"]) == (True, math.inf, 1.5)
+    with database.transaction() as connection:
+        updates.request_update(connection, "job", {"HyperParameters": {"rate": "2"}}, "somebody", 6.0)
+    assert updates.apply_update_report(database, UpdateReport("job", 1, 2, UpdateStage.APPLIED, heard_by=(1,)), 7.0)
+    metrics.insert_metrics(database, "job", 1, [Metric(name, 9.0, 8.0) for name in "abc"])
+    updates.measure(database, find_job(database, "job"), 9.0)
+    update = find_job(database, "job").updates[1]
+    assert (update.metrics_after, update.heard_by) == ({"a": 9.0, "b": 9.0, "c": 9.0}, (1,))
+    assert event_kinds(database, "arn:job")[-5:] == [
+        "UpdateRequested",
+        "UpdateFailed",
+        "UpdateRequested",
+        "UpdateApplied",
+        "UpdateMeasured",
+    ]
 
 
 def test_a_name_is_taken_once_and_the_first_record_stays(database):
