@@ -1,4 +1,4 @@
-"""Two algorithms on the same data and machine: watch both get better, compare them metric by metric, serve the better.
+"""Two algorithms on the same data and machine: train both, compare them metric by metric, serve the better.
 
 python examples/prepare_data.py --raw digits /tmp/digits
 docker build -t digits examples/digits_image; docker build -t nearest examples/nearest_image
@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-from raymaker.platform.client import Client, TrainingJob
+from raymaker.platform.client import Client
 
 COMPARED = ("accuracy", "log_loss", "f1", "latency_p50")
 
@@ -28,36 +27,14 @@ def main() -> None:
 
 
 def run(client: Client, data: Path, images: list[str], by: str) -> None:
-    """One job for each image, an evaluation of each model, one endpoint."""
-    jobs = [start(client, data, image) for image in images]
-    found = [evaluation_of(job.wait()) for job in jobs]
-    print(f"{'metric':<14}" + "".join(f"{image.partition(':')[0]:>24}" for image in images))
-    for metric in COMPARED:
-        print(f"{metric:<14}" + "".join(f"{each['Metrics'][metric]:>24.4f}" for each in found))
-    sign = -1 if by == "log_loss" else 1
-    better = max(range(len(jobs)), key=lambda at: sign * found[at]["Metrics"][by])
-    print(f"{images[better]} is better by {by}; of the records that it got wrong, it is surest of these:")
-    for record in jobs[better].evaluation_records(only_wrong=True, count=3):
-        print(f"  record {record['RecordNumber']}: known {record['Label']}, said {record['Output']}")
-
-    endpoint = jobs[better].deploy()
-    try:
-        lines = (data / "test" / "test.csv").read_text().splitlines()
-        labels, rows = zip(*(line.split(",", 1) for line in lines), strict=True)
-        answers = endpoint.invoke("\n".join(rows), content_type="text/csv").text.split()
-        right = sum(float(answer) == float(label) for answer, label in zip(answers, labels, strict=True))
-        print(f"{endpoint.name}: {right} of {len(labels)} held-out rows right, accuracy {right / len(labels):.4f}")
-    finally:
-        endpoint.delete(wait=True)
-
-
-def start(client: Client, data: Path, image: str) -> TrainingJob:
-    """Train an image, and have its checkpoints and its model judged on rows that training does not see."""
+    """One job, in which both images train side by side, and one endpoint."""
     held_out = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": (data / "test").as_uri()}}
-    return client.train(
-        image=image,
+    job = client.train(
+        algorithms=[{"Name": name, "TrainingImage": image} for name, image in zip("ab", images, strict=True)],
+        select_by=by,
         inputs={"train": data / "train"},
         output=data / "models",
+        # Both models are judged on rows that training does not see.
         evaluation={
             "DataSource": held_out,
             "ContentType": "text/csv",
@@ -66,11 +43,30 @@ def start(client: Client, data: Path, image: str) -> TrainingJob:
             "Environment": {"ANSWER_WITH": "probabilities"},
         },
     )
+    ended = job.wait().describe()
+    candidates = ended["AlgorithmTrainingJobs"]
+    print(f"{'metric':<14}" + "".join(f"{image.partition(':')[0]:>24}" for image in images))
+    for metric in COMPARED:
+        print(f"{metric:<14}" + "".join(f"{each['Metrics'][metric]:>24.4f}" for each in candidates))
+    print(f"{job.name}: {ended['SecondaryStatusTransitions'][-1]['StatusMessage']}")
+    better = next(
+        each["TrainingJobName"]
+        for each in candidates
+        if each["AlgorithmName"] == ended["AlgorithmSpecification"]["SelectedAlgorithm"]
+    )
+    print(f"of the records that {better} got wrong, it is surest of these:")
+    for record in client.job(better).evaluation_records(only_wrong=True, count=3):
+        print(f"  record {record['RecordNumber']}: known {record['Label']}, said {record['Output']}")
 
-
-def evaluation_of(job: TrainingJob) -> Any:
-    """The evaluation of the job's model: the last, which the platform begins when the job ends."""
-    return job.wait_for_evaluation(job.evaluations()[-1]["EvaluationNumber"])
+    endpoint = job.deploy()
+    try:
+        lines = (data / "test" / "test.csv").read_text().splitlines()
+        labels, rows = zip(*(line.split(",", 1) for line in lines), strict=True)
+        answers = endpoint.invoke("\n".join(rows), content_type="text/csv").text.split()
+        right = sum(float(answer) == float(label) for answer, label in zip(answers, labels, strict=True))
+        print(f"{endpoint.name}: {right} of {len(labels)} held-out rows right, accuracy {right / len(labels):.4f}")
+    finally:
+        endpoint.delete(wait=True)
 
 
 if __name__ == "__main__":

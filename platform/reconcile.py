@@ -15,6 +15,7 @@ from typing import Protocol
 from raymaker.actors.errors import WorkError
 from raymaker.actors.spec import InstanceType, Resources, TrainingSpec
 from raymaker.platform import specs
+from raymaker.platform.algorithms import is_comparison
 from raymaker.platform.capacity import resources_needed
 from raymaker.platform.database import events, hosting, training, updates
 from raymaker.platform.database.engine import Database
@@ -23,6 +24,7 @@ from raymaker.platform.evaluating.watch import CheckpointWatch
 from raymaker.platform.hosting import rollout
 from raymaker.platform.hosting.reconcile_rollouts import RolloutReconciler
 from raymaker.platform.hosting.reconcile_sleep import SleepReconciler
+from raymaker.platform.reconcile_comparisons import follow_comparisons
 from raymaker.platform.records import (
     Deployment,
     EndpointRecord,
@@ -105,7 +107,9 @@ class Reconciler:
 
     def step(self, now: float) -> None:
         """Look once at every unfinished job and endpoint. One that fails does not keep the others from their turn."""
-        jobs = training.unfinished_training_jobs(self._database)
+        unfinished = training.unfinished_training_jobs(self._database)
+        jobs = [job for job in unfinished if not is_comparison(job.request)]
+        follow_comparisons(self._database, [job for job in unfinished if is_comparison(job.request)], now)
         queue = sorted([*self._step_jobs(jobs, now), *self._transforms.step(now)], key=attrgetter("created_at"))
         self._place_all([*queue, *self._evaluations.step(jobs, now)])  # which take no job's place
         self._step_endpoints(now)

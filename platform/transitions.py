@@ -100,7 +100,7 @@ def request_stop(record: TrainingJobRecord, now: float, *, deletes_model: bool =
         return record
     asked = dataclasses.replace(record, stop_requested_at=now)
     if record.is_waiting:
-        return _end(asked, Outcome.STOPPED, "Training job stopped before it was started", now)
+        return end(asked, Outcome.STOPPED, "Training job stopped before it was started", now)
     stopping = enter(asked, SecondaryStatus.STOPPING, "Stopping the training job", now)
     stopped = dataclasses.replace(stopping, status=TrainingJobStatus.STOPPING)
     return job_updates.give_up(stopped, "the job was asked to stop", now)
@@ -129,7 +129,7 @@ def apply_report(record: TrainingJobRecord, report: JobReport, now: float) -> Tr
         return lose_attempt(record, report.attempt, f"it began on {record.node_id} and came up on {machine}", now)
     learned = _learn(record, report)
     if report.outcome is not None:
-        return _end(learned, report.outcome, report.message, now)
+        return end(learned, report.outcome, report.message, now)
     phase = SecondaryStatus(report.phase)
     if phase is SecondaryStatus.INTERRUPTED:
         return lose_attempt(record, report.attempt, report.message, now)
@@ -151,13 +151,13 @@ def lose_attempt(record: TrainingJobRecord, attempt: int, reason: str, now: floa
     if record.status.ended or attempt != record.attempt or attempt == 0:
         return record
     if record.status is TrainingJobStatus.STOPPING:
-        return _end(record, Outcome.STOPPED, f"Training job stopped. Its machine was lost meanwhile: {reason}", now)
+        return end(record, Outcome.STOPPED, f"Training job stopped. Its machine was lost meanwhile: {reason}", now)
     if job_updates.is_moving(record):
         return job_updates.move(record, now)
     if attempt - record.move_count >= max_attempts(record):
         count = max_attempts(record) + record.move_count
         failure = f"InternalServerError: attempt {attempt} of {count} was lost: {reason}"
-        return _end(dataclasses.replace(record, failure_reason=failure), Outcome.FAILED, "Training job failed", now)
+        return end(dataclasses.replace(record, failure_reason=failure), Outcome.FAILED, "Training job failed", now)
     restarting = enter(record, SecondaryStatus.RESTARTING, f"Attempt {attempt} was lost: {reason}", now)
     return dataclasses.replace(restarting, attempt=attempt + 1, start=0, started_at=None, ended_at=None, node_id=None)
 
@@ -330,8 +330,8 @@ def _learn(record: TrainingJobRecord, report: JobReport) -> TrainingJobRecord:
     return dataclasses.replace(record, **{name: fact for name, fact in facts.items() if fact is not None})  # type: ignore[arg-type]
 
 
-def _end(record: TrainingJobRecord, outcome: Outcome, message: str, now: float) -> TrainingJobRecord:
-    """Reach the one terminal state."""
+def end(record: TrainingJobRecord, outcome: Outcome, message: str, now: float) -> TrainingJobRecord:
+    """Reach the one terminal state that an outcome leads to."""
     status, secondary = _ENDS[outcome]
     ended = enter(job_updates.give_up(record, "the job ended before", now), secondary, message, now)
     last = dataclasses.replace(ended.transitions[-1], ended_at=now)

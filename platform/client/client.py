@@ -9,7 +9,7 @@ A layer of convenience over the SageMaker operations that boto3 speaks too; it k
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -75,6 +75,8 @@ class Client:
         metrics: Mapping[str, str] | None = None,
         environment: Mapping[str, str] | None = None,
         evaluation: Mapping[str, Any] | None = None,
+        algorithms: Sequence[Mapping[str, Any]] = (),
+        select_by: str | None = None,
         network: bool = False,
         wait: bool = False,
     ) -> TrainingJob:
@@ -88,11 +90,14 @@ class Client:
         `checkpoints` is where `checkpoint_path` (/opt/ml/checkpoints) is kept. `evaluation` is an EvaluationConfig: how
         each of them, and the model, is judged while the job trains.
 
+        `algorithms` (as AlgorithmSpecification.Algorithms) train side by side, each in a job of its own; the job has
+        the model that is best by the metric `select_by` of its evaluation.
+
         Raises WrongArgument before anything is sent, RequestRefused, and with `wait` JobFailed.
         """
-        algorithm = make_algorithm(source, entry_point, image, base_image)
+        algorithm = make_algorithm(source, entry_point, image, base_image, algorithms=algorithms, select_by=select_by)
         definitions = [{"Name": metric, "Regex": regex} for metric, regex in (metrics or {}).items()]
-        made_up = made_up_name(Path(entry_point).stem if entry_point else name_of_image(image or ""))
+        made_up = made_up_name(Path(entry_point).stem if entry_point else name_of_image(image or "compared"))
         job = TrainingJob(name or made_up, self.connection, self.clock)
         self.connection.call(
             "create_training_job",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,21 @@ SHARDS = ("Object", "Record")
 
 
 def make_algorithm(
-    source: str | Path | None, entry_point: str | None, image: str | None, base_image: str | None
+    source: str | Path | None,
+    entry_point: str | None,
+    image: str | None,
+    base_image: str | None,
+    *,
+    algorithms: Sequence[Mapping[str, Any]] = (),
+    select_by: str | None = None,
 ) -> dict[str, Any]:
-    """Say what is to be trained: an image, or source code."""
+    """Say what is to be trained: an image, or source code, or several of them side by side."""
+    if algorithms:
+        one = {} if source is None and image is None else make_algorithm(source, entry_point, image, base_image)
+        told = {"TrainingInputMode": "File", **one, "Algorithms": [dict(each) for each in algorithms]}
+        return {**told, "AlgorithmSelection": "All", **given(SelectionMetric=select_by)}
+    if select_by is not None:
+        raise WrongArgument("select_by goes with algorithms: name several")
     if (source is None) == (image is None):
         raise WrongArgument("give source (a folder or archive of code) or image, one of them")
     if image is not None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, func, select, update
 
+from raymaker.platform.algorithms import is_comparison
 from raymaker.platform.database.events import insert_event
 from raymaker.platform.database.schema import evaluations, training_jobs
 from raymaker.platform.database.statements import clean_text, insert_new
@@ -46,8 +47,8 @@ def insert_evaluation(
 
 
 def make_final_evaluation(connection: Connection, job: TrainingJobRecord, now: float) -> None:
-    """Have the model of a job that has just ended evaluated, where the job is to be."""
-    if job.has_model and is_scheduled(job.request):
+    """Have the model of a job that has just ended evaluated, where the job is to be. A comparison's was already."""
+    if job.has_model and is_scheduled(job.request) and not is_comparison(job.request):
         insert_evaluation(connection, job, Trigger.END, job.request["EvaluationConfig"], now=now)
 
 

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from raymaker.platform import transitions
+from sqlalchemy import Connection
+
+from raymaker.platform import comparison, transitions
+from raymaker.platform.algorithms import (
+    algorithms_of,
+    check_algorithms,
+    child_name,
+    choose_by_content,
+    expand,
+    is_comparison,
+)
+from raymaker.platform.comparison import Candidate
 from raymaker.platform.database import metrics, training
 from raymaker.platform.database.tags import put_tags
 from raymaker.platform.errors import ResourceInUse, ValidationException
@@ -14,6 +26,7 @@ from raymaker.platform.operations.registry import Answer, Context, Request, oper
 from raymaker.platform.operations.training_checks import check_training_request
 from raymaker.platform.operations.training_updates import describe_update
 from raymaker.platform.phases import IllegalMove
+from raymaker.platform.reconcile_comparisons import find_candidates
 from raymaker.platform.records import MetricRecord, StatusTransition, TrainingJobRecord
 from raymaker.platform.specs import is_isolated, max_runtime_s, model_location
 
@@ -44,20 +57,37 @@ _DESCRIBED_AS_GIVEN = (
 @operation("CreateTrainingJob")
 def create_training_job(context: Context, request: Request) -> Answer:
     """Accept a job: durable when this answers. Raises ResourceInUse where the name is taken."""
-    check_training_request(context, request)
+    check_algorithms(request)
+    if algorithms_of(request) and not is_comparison(request):
+        request = choose_by_content(request)
+    jobs = list(expand(request).values()) if is_comparison(request) else [request]
+    for job in jobs:
+        check_training_request(context, job)
+    with context.database.transaction() as connection:
+        for job in jobs:
+            _insert(context, connection, job)
+        arn = (
+            _insert(context, connection, request)
+            if is_comparison(request)
+            else make_arn(context, TRAINING_JOB, request["TrainingJobName"])
+        )
+    context.cluster.wake()
+    return {"TrainingJobArn": arn}
+
+
+def _insert(context: Context, connection: Connection, request: Request) -> str:
+    """Write a job, and return its ARN. Raises ResourceInUse where its name is taken."""
     tags = read_tags(request)
     name = request["TrainingJobName"]
     arn = make_arn(context, TRAINING_JOB, name)
     record = transitions.create_training_job(name, arn, context.account, without_tags(request), context.now())
-    with context.database.transaction() as connection:
-        if not training.insert_training_job(connection, record):
-            raise ResourceInUse(
-                "Training job names must be unique within an AWS account and region, and a training job with this "
-                f"name already exists ({arn})"
-            )
-        put_tags(connection, arn, tags)
-    context.cluster.wake()
-    return {"TrainingJobArn": arn}
+    if not training.insert_training_job(connection, record):
+        raise ResourceInUse(
+            "Training job names must be unique within an AWS account and region, and a training job with this "
+            f"name already exists ({arn})"
+        )
+    put_tags(connection, arn, tags)
+    return arn
 
 
 @operation("DescribeTrainingJob")
@@ -68,7 +98,8 @@ def describe_training_job(context: Context, request: Request) -> Answer:
         if record is None:
             raise not_found(context, TRAINING_JOB, request["TrainingJobName"])
         final = metrics.final_metrics(connection, record.name)
-    return _describe(context, record, final)
+        candidates = find_candidates(connection, record) if is_comparison(record.request) else {}
+    return {**_describe(context, record, final), "AlgorithmTrainingJobs": _describe_candidates(record, candidates)}
 
 
 @operation("ListTrainingJobs")
@@ -91,11 +122,16 @@ def stop_training_job(context: Context, request: Request) -> Answer:
             raise ValidationException(
                 f"The request was rejected because the training job is in status {record.status}."
             )
+        if is_comparison(record.request):
+            return comparison.request_stop(record, now)
         return transitions.request_stop(record, now, deletes_model=request.get("DeleteModelData", False))
 
     try:
         with context.database.transaction() as connection:
-            training.move_training_job(connection, name, stop)
+            stopped = training.move_training_job(connection, name, stop)
+            for candidate in find_candidates(connection, stopped).values() if is_comparison(stopped.request) else ():
+                if candidate.record is not None and not candidate.record.status.ended:
+                    training.move_training_job(connection, candidate.record.name, stop)
     except training.JobMissing:
         raise not_found(context, TRAINING_JOB, name) from None
     except IllegalMove as error:
@@ -147,6 +183,21 @@ def _describe(context: Context, record: TrainingJobRecord, final: list[MetricRec
         "Revision": record.revision,
         "Updates": [describe_update(update) for update in record.updates],
     }
+
+
+def _describe_candidates(record: TrainingJobRecord, candidates: Mapping[str, Candidate]) -> list[dict[str, Any]]:
+    """Tell of the jobs in which a comparison's algorithms train."""
+    return [
+        {
+            "AlgorithmName": name,
+            "TrainingJobName": child_name(record.name, name),
+            "TrainingJobStatus": candidate.record.status if candidate.record is not None else None,
+            "SecondaryStatus": candidate.record.secondary if candidate.record is not None else None,
+            "FailureReason": candidate.record.failure_reason if candidate.record is not None else "it was deleted",
+            "Metrics": candidate.metrics,
+        }
+        for name, candidate in candidates.items()
+    ]
 
 
 def _model_artifacts(record: TrainingJobRecord) -> str:

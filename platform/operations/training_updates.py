@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from raymaker.actors.spec import Manner
+from raymaker.platform.algorithms import algorithms_of, child_name, is_comparison
 from raymaker.platform.changes import CHANGES, KEPT_ONLY, changed_request, manner_of, moved_resources
 from raymaker.platform.database import training, updates
 from raymaker.platform.errors import ResourceInUse, ValidationException
@@ -33,6 +34,11 @@ def update_training_job(context: Context, request: Request) -> Answer:
         record = training.find_training_job(connection, name)
     if record is None:
         raise not_found(context, TRAINING_JOB, name)
+    if is_comparison(record.request):
+        names = ", ".join(child_name(name, algorithm["Name"]) for algorithm in algorithms_of(record.request))
+        raise ValidationException(
+            f"TrainingJobName: {name} runs nothing itself; update the jobs of its algorithms: {names}"
+        )
     _check_changes(context, record, changes)
     try:
         with context.database.transaction() as connection:
