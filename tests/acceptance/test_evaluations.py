@@ -20,8 +20,9 @@ thresholds = json.loads(os.environ["THRESHOLDS"])
 for epoch in itertools.count(1):
     part = pathlib.Path(f"/opt/ml/checkpoints/.epoch-{epoch}")
     part.mkdir()
-    (part / "threshold").write_text(str(thresholds[min(epoch, len(thresholds)) - 1]))
-    (part / "name").write_text(f"epoch-{epoch}")
+    for place in (part, pathlib.Path("/opt/ml/model")):
+        (place / "threshold").write_text(str(thresholds[min(epoch, len(thresholds)) - 1]))
+        (place / "name").write_text(f"epoch-{epoch}")
     part.rename(part.with_name(f"epoch-{epoch}"))
     print(f"epoch={epoch}", flush=True)
     time.sleep(4)
