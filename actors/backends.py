@@ -24,6 +24,7 @@ import boto3
 from botocore.config import Config
 from pyarrow import fs
 
+from raymaker.actors.plain_http import read_straight
 from raymaker.actors.ranges import ArrowPart, FilePart, Part, S3Part
 
 CHUNK_BYTES = 8 * 1024 * 1024
@@ -306,13 +307,15 @@ class S3Files(ArrowFiles):
     @functools.cached_property
     def _reader(self) -> Any:
         """The client that reads ranges."""
-        return self._client(
+        client = self._client(
             max_pool_connections=MOST_READS_COUNT,
             connect_timeout=CONNECT_TIMEOUT_S,
             read_timeout=self._silence_s,
             retries={"total_max_attempts": 1},  # patience is storage.py's
             response_checksum_validation="when_required",  # those of whole objects say nothing of ranges
         )
+        read_straight(client, self._client_options[0], CONNECT_TIMEOUT_S, self._silence_s)
+        return client
 
     def _client(self, **options: Any) -> Any:
         endpoint_url, access_key, secret_key, region = self._client_options
