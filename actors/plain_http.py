@@ -1,70 +1,68 @@
-"""Answers of a store that is spoken to without TLS, read straight into the caller's memory.
+"""Ranges of objects of a store that is spoken to without TLS, read straight into the caller's memory.
 
-urllib3, which botocore uses, hands every piece of a body through objects of its own and copies it once more; on plain
-HTTP that is half of what reading costs. Here botocore still makes, signs and parses everything: only the sending of
-what it has made is taken over, by the hook that it has for that.
+botocore makes every request anew, and urllib3 below it copies every piece of a body once more: on plain HTTP that is
+most of what reading costs. Here botocore signs one URL for an object, which holds for all of its ranges, and they come
+through http.client. Whatever is no plain success is left to botocore, which knows what it means.
 """
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import http.client
 import threading
+import time
 import urllib.request
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from botocore.awsrequest import AWSResponse
-from botocore.exceptions import ConnectionClosedError, ConnectTimeoutError, EndpointConnectionError, ReadTimeoutError
+from botocore.exceptions import (
+    ConnectionClosedError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    IncompleteReadError,
+    ReadTimeoutError,
+)
 
 MOST_IDLE_COUNT = 16
+MOST_SIGNED_COUNT = 256
+SIGNED_FOR_S = 900
+RENEWED_AFTER_S = 300
 
 
-def read_straight(client: Any, endpoint_url: str | None, connect_timeout_s: float, silence_s: float) -> None:
-    """Have a botocore client read objects of an endpoint this way, where it is a plain one without a proxy."""
+def can_read_straight(endpoint_url: str | None) -> bool:
+    """Tell whether an endpoint is a plain one, and no proxy is before it."""
     where = urlsplit(endpoint_url or "")
-    host = where.hostname or ""
-    if where.scheme == "http" and (not urllib.request.getproxies() or urllib.request.proxy_bypass(host)):
-        lines = Lines(where.netloc, connect_timeout_s, silence_s)
-        client.meta.events.register("before-send.s3.GetObject", lines.send)
+    no_proxy = not urllib.request.getproxies() or bool(urllib.request.proxy_bypass(where.hostname or ""))
+    return where.scheme == "http" and no_proxy
 
 
-class Lines:
-    """Connections to one server, kept for the next request. Threads may share them."""
+class PlainReader:
+    """Connections to one server, kept for the next range. `sign` gives a URL of an object that holds for SIGNED_FOR_S.
 
-    def __init__(self, place: str, connect_timeout_s: float, silence_s: float) -> None:
-        self._place = place
+    Threads may share it. Its calls raise botocore's errors of transfers.
+    """
+
+    def __init__(
+        self, endpoint_url: str, sign: Callable[[str], str], *, connect_timeout_s: float, silence_s: float
+    ) -> None:
+        self.place = urlsplit(endpoint_url).netloc
+        self._sign = functools.lru_cache(MOST_SIGNED_COUNT)(lambda path, _period: sign(path))
         self._connect_timeout_s = connect_timeout_s
         self._silence_s = silence_s
         self._idle: list[http.client.HTTPConnection] = []
         self._lock = threading.Lock()
 
-    def send(self, request: Any, **_: Any) -> AWSResponse | None:
-        """Send what botocore has made; None where it goes elsewhere, as after a redirection. Raises its own errors."""
-        url = urlsplit(request.url)
-        if (url.scheme, url.netloc) != ("http", self._place):
+    def open(self, path: str, start: int, stop: int, version: str | None) -> Body | None:
+        """Ask for a range; None where the store does not just give it."""
+        url = urlsplit(self._sign(path, int(time.monotonic() // RENEWED_AFTER_S)))
+        if url.netloc != self.place:
             return None
-        target = f"{url.path}?{url.query}" if url.query else url.path
-        headers = {name: _text(value) for name, value in request.headers.items()}
-        while True:
-            with self._lock:
-                connection = self._idle.pop() if self._idle else None
-            is_new = connection is None
-            connection = connection or self._connect(request.url)
-            try:
-                connection.request(request.method, target, headers=headers)
-                answer = connection.getresponse()
-            except TimeoutError as error:
-                connection.close()
-                raise ReadTimeoutError(endpoint_url=request.url, error=error) from error
-            except (OSError, http.client.HTTPException) as error:
-                connection.close()
-                if is_new:
-                    raise ConnectionClosedError(endpoint_url=request.url, request=request) from error
-                continue  # the server had closed it meanwhile
-            headers_told: Any = answer.headers
-            return AWSResponse(request.url, answer.status, headers_told, Body(self, connection, answer, request.url))
+        headers = {"Range": f"bytes={start}-{stop - 1}", **({} if version is None else {"If-Match": version})}
+        connection, answer = self._ask(f"{url.path}?{url.query}", headers)
+        if answer.status != http.client.PARTIAL_CONTENT:
+            connection.close()
+            return None
+        return Body(self, connection, answer)
 
     def give_back(self, connection: http.client.HTTPConnection) -> None:
         """Keep a connection whose answer was read to its end."""
@@ -78,46 +76,63 @@ class Lines:
         for connection in self._idle:
             connection.close()
 
-    def _connect(self, url: str) -> http.client.HTTPConnection:
-        connection = http.client.HTTPConnection(self._place, timeout=self._connect_timeout_s)
+    def _ask(self, target: str, headers: dict[str, str]) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        """Send a request, on a new connection where the server has closed those that are kept."""
+        while True:
+            with self._lock:
+                connection = self._idle.pop() if self._idle else None
+            is_new = connection is None
+            connection = connection or self._connect()
+            try:
+                connection.request("GET", target, headers=headers)
+                return connection, connection.getresponse()
+            except TimeoutError as error:
+                connection.close()
+                raise ReadTimeoutError(endpoint_url=self.place, error=error) from error
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                if is_new:
+                    raise ConnectionClosedError(endpoint_url=self.place) from error
+
+    def _connect(self) -> http.client.HTTPConnection:
+        connection = http.client.HTTPConnection(self.place, timeout=self._connect_timeout_s)
         try:
             connection.connect()
         except TimeoutError as error:
-            raise ConnectTimeoutError(endpoint_url=url, error=error) from error
+            raise ConnectTimeoutError(endpoint_url=self.place, error=error) from error
         except OSError as error:
-            raise EndpointConnectionError(endpoint_url=url, error=error) from error
+            raise EndpointConnectionError(endpoint_url=self.place, error=error) from error
         connection.sock.settimeout(self._silence_s)
         return connection
 
 
 class Body:
-    """The body of one answer, with as much of urllib3's interface as botocore asks of one."""
+    """The body of one answer. Its calls raise botocore's errors of transfers."""
 
     def __init__(
-        self, lines: Lines, connection: http.client.HTTPConnection, answer: http.client.HTTPResponse, url: str
+        self, reader: PlainReader, connection: http.client.HTTPConnection, answer: http.client.HTTPResponse
     ) -> None:
-        self._lines = lines
+        self._reader = reader
         self._connection: http.client.HTTPConnection | None = connection
         self._answer = answer
-        self._url = url
+        self._left_bytes = int(answer.headers["Content-Length"])
+        self.headers = answer.headers
 
     def readinto(self, view: memoryview) -> int:
-        """Fill some of `view` from the socket; 0 at the end. Raises botocore's errors."""
-        with self._explained():
+        """Fill some of `view`, as long as the answer goes on."""
+        try:
             count = self._answer.readinto(view)
-        self._settle()
+        except TimeoutError as error:
+            raise ReadTimeoutError(endpoint_url=self._reader.place, error=error) from error
+        except (OSError, http.client.HTTPException) as error:
+            raise ConnectionClosedError(endpoint_url=self._reader.place) from error
+        self._left_bytes -= count
+        if not count and self._left_bytes:
+            raise IncompleteReadError(actual_bytes=0, expected_bytes=self._left_bytes)
+        if self._answer.isclosed() and self._connection is not None:
+            connection, self._connection = self._connection, None
+            self._reader.give_back(connection)
         return count
-
-    def read(self, count: int | None = None) -> bytes:
-        """Read so many bytes at most, or all. Raises botocore's errors."""
-        with self._explained():
-            data = self._answer.read(count)
-        self._settle()
-        return data
-
-    def stream(self, _count: int | None = None) -> Iterator[bytes]:
-        """Yield all of it: what botocore takes errors from."""
-        yield self.read()
 
     def close(self) -> None:
         """Let go; a connection on which something is left to read is of no use to anybody else."""
@@ -125,22 +140,3 @@ class Body:
             self._connection.close()
             self._connection = None
         self._answer.close()
-
-    def _settle(self) -> None:
-        """Give the connection back once all of the answer was read."""
-        if self._answer.isclosed() and self._connection is not None:
-            connection, self._connection = self._connection, None
-            self._lines.give_back(connection)
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except TimeoutError as error:
-            raise ReadTimeoutError(endpoint_url=self._url, error=error) from error
-        except (OSError, http.client.HTTPException) as error:
-            raise ConnectionClosedError(endpoint_url=self._url) from error
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode("latin-1") if isinstance(value, bytes) else value
