@@ -88,15 +88,12 @@ class ArrowPart:
 
 
 class S3Part:
-    """Part of an object of S3, by one request. With a `version`, the store itself refuses to give bytes of another."""
+    """Part of an object of S3: the body of one answer, and what its headers say."""
 
-    def __init__(self, client: Any, path: str, start: int, stop: int, version: str | None) -> None:
-        bucket, _, key = path.partition("/")
-        condition = {} if version is None else {"IfMatch": version}
-        answer = client.get_object(Bucket=bucket, Key=key, Range=f"bytes={start}-{stop - 1}", **condition)
-        self.version = str(answer["ETag"])
-        self.size_bytes = int(answer["ContentRange"].rpartition("/")[2])
-        self._body = answer["Body"]
+    def __init__(self, version: str, content_range: str, body: Any) -> None:
+        self.version = version
+        self.size_bytes = int(content_range.rpartition("/")[2])
+        self._body = body
 
     def readinto(self, view: memoryview) -> int:
         """Read from the answer. Raises IncompleteReadError where it ends too early."""

@@ -86,6 +86,7 @@ class Ring:
         self._changed = threading.Condition()
         self._planning = threading.Lock()
         self._threads_left = min(buffers.count, MOST_THREADS_COUNT)
+        self._is_flowing = False
         self._add_thread()
 
     def __iter__(self) -> Iterator[tuple[Step, memoryview]]:
@@ -144,7 +145,7 @@ class Ring:
         while (buffer := self._buffers.take(self._is_over)) is not None:
             with self._planning:
                 slot = self._next_span(buffer)
-                if slot is not None:
+                if slot is not None and self._is_flowing:
                     self._add_thread()
             if slot is None:
                 self._buffers.give(buffer)
@@ -176,6 +177,9 @@ class Ring:
             with self._changed:
                 slot.filled = filled
                 self._changed.notify_all()
+            if not self._is_flowing:  # the first bytes have all of the machine until they are there
+                self._is_flowing = True
+                self._add_thread()
 
         error: Exception | None = None
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import random
 import time
 
 import numpy as np
@@ -106,3 +108,37 @@ def test_a_gang_hears_that_a_node_is_about_to_be_taken_away(gangs: Gangs, hurt: 
     hurt.let_finish(name)
     gangs.assert_trained(name)
     gangs.platform.nodes.pop().stop()
+
+
+def test_a_gang_shares_a_streamed_channel_out_anew_in_every_pass(gangs: Gangs, base_image: str) -> None:
+    parts = [random.Random(number).randbytes(200_000) for number in range(6)]
+    for number, part in enumerate(parts):
+        gangs.s3.put_object(Bucket=gangs.bucket, Key=f"streamed/{number}", Body=part)
+    places = {"S3DataType": "S3Prefix", "S3Uri": f"s3://{gangs.bucket}/streamed"}
+    places["S3DataDistributionType"] = "ShardedByS3Key"
+    name = gangs.jobs.create(
+        AlgorithmSpecification={
+            "TrainingImage": base_image,
+            "TrainingInputMode": "Pipe",
+            "ContainerEntrypoint": ["sh", "-ec"],
+            "ContainerArguments": [
+                "for pass in 0 1 2; do split -b 200000 --filter=sha256sum - < /opt/ml/input/data/train_$pass; done"
+            ],
+        },
+        InputDataConfig=[
+            {"ChannelName": "train", "ShuffleConfig": {"Seed": 3}, "DataSource": {"S3DataSource": places}}
+        ],
+        ResourceConfig={
+            "InstanceType": "local",
+            "InstanceCount": 2,
+            "VolumeSizeInGB": 1,
+            "PlacementStrategy": "Spread",
+        },
+    )
+    assert gangs.jobs.finish(name)["TrainingJobStatus"] == "Completed", gangs.events(name)
+    first, second = gangs.lines(name).values()
+    expected = sorted(f"{hashlib.sha256(part).hexdigest()}  -" for part in parts)
+    passes = [first[start : start + 3] + second[start : start + 3] for start in (0, 3, 6)]
+    assert [sorted(it) for it in passes] == [expected] * 3
+    assert len({tuple(it) for it in passes}) == 3
+    gangs.assert_nothing_left(name)
