@@ -178,17 +178,17 @@ class Attempt:
         with contextlib.ExitStack() as logs:
             for rank, handle in instance.handles.items():
                 logs.enter_context(JobLog(instance.runtime, handle, self._spec, self._reporter, rank))
-            logs.enter_context(ResourcePump(instance.pids, instance.scratch, self._spec, self._reporter))
+            logs.enter_context(ResourcePump(instance, self._spec, self._reporter))
             logs.enter_context(MetricPump(instance.metrics, self._spec, self._reporter, instance.note))
-            logs.enter_context(StreamNews(instance.streams, self._tell_of_streams))
+            logs.enter_context(StreamNews(instance.input.streams, self._tell_of_streams))
             logs.callback(updating.close)
             update, ending = self._wait(updating)
             while update is not None and not self._may_begin(update):
                 update, ending = self._wait(updating)
             if update is not None:
                 ending = self._stop(Ending(stopped=True))
-        instance.streams.close()
-        ending = dataclasses.replace(ending, problem=instance.streams.problem)
+        instance.input.streams.close()
+        ending = dataclasses.replace(ending, problem=instance.input.streams.problem)
         with contextlib.suppress(WorkError):  # which was told as an event of the job
             self._instance.finish_checkpoints(time.time() if ending.was_killed else None)
         return update, ending
@@ -241,7 +241,7 @@ class Attempt:
             stopped, timed_out = self._crew.is_stop_requested(), time.time() >= deadline
             if stopped or timed_out:
                 return None, self._stop(ending=Ending(stopped=stopped, timed_out=timed_out and not stopped))
-            if self._instance.streams.problem is not None:
+            if self._instance.input.streams.problem is not None:
                 self._crew.raise_alarm()
                 return None, self._stop(ending=Ending(ended), grace_s=ALARM_STOP_S)
             if alarmed_at is None and (self._raise_alarm(ended) or self._crew.is_alarmed()):

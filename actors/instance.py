@@ -18,8 +18,6 @@ from typing import Any, Self
 
 from raymaker.actors import contract
 from raymaker.actors.algorithm import Algorithm, prepare_algorithm
-from raymaker.actors.channels.file import fetch_channel
-from raymaker.actors.channels.once import SharedChannels
 from raymaker.actors.channels.stream import Streams
 from raymaker.actors.checkpoints.sync import CheckpointSync, Writer
 from raymaker.actors.containers import AttemptLost, Containers
@@ -27,6 +25,7 @@ from raymaker.actors.contract import JobFolder, Seat
 from raymaker.actors.exchange.changes import Changes, Revision
 from raymaker.actors.exchange.hub import ExchangeHub
 from raymaker.actors.exchange.seam import Across, Failure
+from raymaker.actors.input_data import InputData
 from raymaker.actors.lease import Lease
 from raymaker.actors.metric_pump import MetricBuffer
 from raymaker.actors.packaging import stage_source
@@ -38,7 +37,7 @@ from raymaker.actors.runtime.base import (
     ExitStatus,
 )
 from raymaker.actors.site import Site
-from raymaker.actors.spec import ChannelSpec, ContainerSpec, Place, SourceSpec, TrainingSpec
+from raymaker.actors.spec import ContainerSpec, Place, SourceSpec, TrainingSpec
 from raymaker.actors.storage import ObjectStore
 from raymaker.actors.store_errors import explain
 from raymaker.actors.training_container import (
@@ -80,9 +79,7 @@ class Instance:
         self.name = f"training-{spec.job_name}-{part}"
         job = site.jobs / spec.job_name
         self._root = job / part
-        self._channels = SharedChannels(job / f"{spec.attempt}-channels")
-        self.streams = self._make_streams()
-        """The channels that come while the containers run."""
+        self.input = InputData(self.store, job / f"{spec.attempt}-channels", self._make_streams)
         self._algorithm: Algorithm | None = None
         self._next: Algorithm | None = None
         self._staged: Path | None = None
@@ -96,14 +93,13 @@ class Instance:
     def __enter__(self) -> Self:
         self._lease = Lease.acquire(self._site.home, self.name, LEASE_TIMEOUT_S)
         self._root.mkdir(parents=True, exist_ok=True)
-        self._channels.hold()
+        self.input.hold()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.streams.close()
-        self._channels.release()
+        self.input.release()
         with contextlib.suppress(OSError):  # other attempts, or other machines' instances here, still have theirs in it
             self._root.parent.rmdir()
         self._lease.release()
@@ -120,12 +116,16 @@ class Instance:
 
     def folder(self, seat: Seat) -> JobFolder:
         """Where one container's part of /opt/ml lies."""
-        return JobFolder(self._root / str(seat.index), self._channels.folder, self._root / "checkpoints")
+        return JobFolder(self._root / str(seat.index), self.input.shared_folder, self._root / "checkpoints")
 
     def pids(self) -> Mapping[int, int]:
         """The first process of each container that can be seen from here, by rank. Raises EngineAway."""
         found = {rank: self.runtime.inspect(handle).pid for rank, handle in self.handles.items()}
         return {rank: pid for rank, pid in found.items() if pid is not None}
+
+    def input_bytes(self) -> int:
+        """How much input was fetched for the containers here, and streamed to them."""
+        return self.input.count_bytes(self.spec.channels, self._folders)
 
     @property
     def scratch(self) -> Path:
@@ -164,13 +164,7 @@ class Instance:
         is_new = not self.has_data()
         for seat in self.seats if is_new else ():
             contract.lay_out(self.folder(seat), self.spec, seat)
-        self._open_streams()
-        for channel in (each for each in self.spec.channels if not each.is_streamed):
-            if not contract.is_sharded(channel):
-                self._channels.fetch(channel.name, lambda folder, it=channel: self._fetch(it, folder, tell))  # type: ignore[misc]
-                continue
-            for seat in self.seats if is_new else ():
-                self._fetch(channel, self.folder(seat).channel(channel), tell, seat.rank, self.place.world_size)
+        self.input.fetch(self.spec.channels, self._folders, self.place.world_size, tell, is_new=is_new)
 
     def restore_checkpoints(self) -> None:
         """Bring what an earlier start or job left at the checkpoint location, or go on here. Raises StorageError."""
@@ -192,7 +186,7 @@ class Instance:
         """Start the containers and their exchange; `hosts` has the addresses of containers that are elsewhere."""
         self._changes = Changes(self._revision(), self.spec.revisions.number)
         self._open_exchange(across)
-        self.streams.start()
+        self.input.streams.start()
         self._containers.start({seat.rank: self._container(seat, hosts) for seat in self.seats})
         self._start_sync()
 
@@ -297,8 +291,7 @@ class Instance:
         if self._next is not None:
             self._algorithm, self._next = self._next, None
         self._resume_checkpoints()
-        self.streams = self._make_streams()
-        self._open_streams()
+        self.input.open_streams(self.spec.channels, self._folders, self.place.world_size, again=True)
         return self._algorithm.digest if self._algorithm is not None else None
 
     def remove_outdated(self, *, deletes_model: bool) -> None:
@@ -331,7 +324,7 @@ class Instance:
     def clean_up(self) -> None:
         """Leave nothing behind. Called once the attempt's end is durable elsewhere."""
         self._containers.remove()
-        self.streams.close()
+        self.input.streams.close()
         if self._exchange is not None:
             self._exchange.close()
         shutil.rmtree(self._root, ignore_errors=True)
@@ -339,22 +332,10 @@ class Instance:
     def _make_streams(self) -> Streams:
         return Streams(self.store, self._root, self._site.stream_buffer_bytes, self.note)
 
-    def _open_streams(self) -> None:
-        """Find what the streamed channels consist of, and have their first pipes be there. Raises StorageError."""
-        folders = {seat.rank: self.folder(seat).data for seat in self.seats}
-        for channel in self.spec.channels:
-            if channel.is_streamed:
-                self.streams.open(channel, folders, self.place.world_size)
-
-    def _fetch(
-        self, channel: ChannelSpec, folder: Path, tell: Callable[[str], None], shard_index: int = 0, count: int = 1
-    ) -> None:
-        part = f", part {shard_index + 1} of {count}" if count > 1 else ""
-
-        def progress(done_bytes: int, total_bytes: int) -> None:
-            tell(f"Downloading channel {channel.name}{part}: {done_bytes // MIB} of {total_bytes // MIB} MiB")
-
-        fetch_channel(self.store, channel, folder, progress, shard_index=shard_index, shard_count=count)
+    @property
+    def _folders(self) -> dict[int, JobFolder]:
+        """The containers' folders, by rank."""
+        return {seat.rank: self.folder(seat) for seat in self.seats}
 
     def _make_containers(self) -> Containers:
         """Containers of one revision. What is late from those before concerns nobody any more."""

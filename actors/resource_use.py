@@ -1,7 +1,8 @@
 """What a job's containers use, as SageMaker's instance metrics name it: looked at now and then, told as metrics.
 
 `CPUUtilization` is percent of one CPU, so that two busy ones are 200. `MemoryUtilization` is percent of what the
-container may use, `DiskUtilization` percent of the volume that holds /opt/ml.
+container may use, `DiskUtilization` percent of the volume that holds /opt/ml. `InputBytes` counts what was fetched for
+the containers of the machine, and streamed to them; the first of them tells it.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import psutil
 
@@ -27,8 +28,19 @@ logger = logging.getLogger(__name__)
 
 LOOK_S = 5.0
 
-Pids = Callable[[], Mapping[int, int]]
-"""Tells the first process of each container, by rank; those that cannot be seen from here are left out."""
+
+class Machine(Protocol):
+    """Where the containers are."""
+
+    @property
+    def scratch(self) -> Path:
+        """A folder on the volume of /opt/ml."""
+
+    def pids(self) -> Mapping[int, int]:
+        """The first process of each container that can be seen from here, by rank. Raises EngineAway."""
+
+    def input_bytes(self) -> int:
+        """How much input was fetched for the containers, and streamed to them."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +69,13 @@ def look(pid: int) -> Use | None:
 
 
 class ResourcePump:
-    """Tells what containers use until the block ends. `folder` lies on the volume of /opt/ml.
+    """Tells what containers use until the block ends.
 
     A container whose processes cannot be seen from here, since its engine runs in another kernel, is passed over.
     """
 
-    def __init__(self, pids: Pids, folder: Path, spec: TrainingSpec, reporter: JobReporter) -> None:
-        self._pids = pids
-        self._folder = folder
+    def __init__(self, machine: Machine, spec: TrainingSpec, reporter: JobReporter) -> None:
+        self._machine = machine
         self._spec = spec
         self._reporter = reporter
         self._limit_bytes = spec.container_resources.memory_bytes or psutil.virtual_memory().total
@@ -97,8 +108,8 @@ class ResourcePump:
     def _look(self) -> list[Metric]:
         """Look at every container, and return what each has used since the last time."""
         found: list[Metric] = []
-        now, disk = time.time(), shutil.disk_usage(self._folder)
-        for rank, pid in self._pids().items():
+        now, disk = time.time(), shutil.disk_usage(self._machine.scratch)
+        for rank, pid in self._machine.pids().items():
             use = look(pid)
             before = self._before.get(rank)
             if use is not None and before is not None:
@@ -112,6 +123,9 @@ class ResourcePump:
                 found += [Metric(name, value, at, None, rank, Source.RESOURCES) for name, value in numbers.items()]
             if use is not None:
                 self._before[rank] = use
+        if found:
+            first = min(metric.rank or 0 for metric in found)
+            found.append(Metric("InputBytes", self._machine.input_bytes(), now, None, first, Source.RESOURCES))
         return found
 
 

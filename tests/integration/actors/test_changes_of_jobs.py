@@ -159,7 +159,7 @@ def test_whoever_takes_over_from_an_owner_that_died_while_it_replaced_containers
     rows, settings = channel(trial)
     spec = trial.plan(DEAF, **settings)
     with Instance(spec, trial.site, trial.runtime, Place(), lambda *_: None) as died:
-        release, died._channels.release = died._channels.release, lambda: None  # type: ignore[method-assign]
+        release, died.input.release = died.input.release, lambda: None  # type: ignore[method-assign]
         died.prepare_algorithm()
         died.fetch_channels(lambda _: None)
         died.restore_checkpoints()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -41,8 +41,18 @@ def spec() -> TrainingSpec:
     return TrainingSpec("job", "arn", "r", 1, InstanceType("local", Resources(cpus=2, memory_bytes=GIB)), "file:///out")
 
 
+class FakeMachine:
+    scratch = Path("/")
+
+    def __init__(self, pids: Callable[[], dict[int, int]]) -> None:
+        self.pids = pids
+
+    def input_bytes(self) -> int:
+        return 77
+
+
 def pump(pids: dict[int, int], kept: KeptMetrics) -> ResourcePump:
-    return ResourcePump(lambda: pids, Path("/"), spec(), kept)  # type: ignore[arg-type]
+    return ResourcePump(FakeMachine(lambda: pids), spec(), kept)  # type: ignore[arg-type]
 
 
 def test_a_process_uses_what_it_and_its_children_use(busy: int) -> None:
@@ -67,13 +77,15 @@ def test_use_is_told_by_rank_from_the_second_look_on(busy: int) -> None:
         psutil.Process(busy).cpu_times()
     found = looking._look()
     assert {(metric.name, metric.rank) for metric in found} == {
-        (name, rank) for name in ("CPUUtilization", "MemoryUtilization", "DiskUtilization") for rank in (0, 3)
+        ("InputBytes", 0),
+        *((name, rank) for name in ("CPUUtilization", "MemoryUtilization", "DiskUtilization") for rank in (0, 3)),
     }
     assert {metric.source for metric in found} == {Source.RESOURCES}
     values = {(metric.name, metric.rank): metric.value for metric in found}
     assert values["CPUUtilization", 0] > 10
     assert 0 < values["MemoryUtilization", 0] < values["MemoryUtilization", 3]
     assert 0 < values["DiskUtilization", 0] <= 100
+    assert values["InputBytes", 0] == 77
     assert len({(metric.name, metric.time) for metric in found}) == len(found), "a repeat is told by its time"
 
 
@@ -86,7 +98,7 @@ def test_an_engine_that_is_away_ends_nothing(monkeypatch: pytest.MonkeyPatch) ->
             raise EngineAway("the engine restarts")
         return {0: os.getpid()}
 
-    with ResourcePump(pids, Path("/"), spec(), kept):  # type: ignore[arg-type]
-        while len(kept.told) < 2 * 3:
+    with ResourcePump(FakeMachine(pids), spec(), kept):  # type: ignore[arg-type]
+        while len(kept.told) < 2 * 4:
             look(os.getpid())
     assert {metric.rank for metric in kept.told} == {0}

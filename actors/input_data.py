@@ -1,0 +1,104 @@
+"""The channels of one machine's containers: those that are fetched before they start, and those that are streamed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from raymaker.actors import contract
+from raymaker.actors.channels.file import fetch_channel
+from raymaker.actors.channels.once import SharedChannels
+from raymaker.actors.channels.stream import Streams
+from raymaker.actors.contract import JobFolder
+from raymaker.actors.spec import ChannelSpec
+from raymaker.actors.storage import ObjectStore
+
+MIB = 1024 * 1024
+
+Tell = Callable[[str], None]
+"""Hears of progress, for people."""
+
+
+class InputData:
+    """The input of one attempt on one machine. Hold it while it is used.
+
+    `shared` is the folder of the channels that all containers of the machine see, whoever of the job's instances there
+    has fetched them. `make_streams` makes what the streamed ones come through, anew for each round of containers.
+    """
+
+    def __init__(self, store: ObjectStore, shared: Path, make_streams: Callable[[], Streams]) -> None:
+        self._store = store
+        self._shared = SharedChannels(shared)
+        self._make_streams = make_streams
+        self._fetched_bytes: int | None = None
+        self.streams = make_streams()
+        """The channels that come while the containers run."""
+
+    @property
+    def shared_folder(self) -> Path:
+        """Where the channels lie that every container gets whole."""
+        return self._shared.folder
+
+    def hold(self) -> None:
+        """Keep the shared channels from being removed, until `release`."""
+        self._shared.hold()
+
+    def release(self) -> None:
+        """Let go of everything."""
+        self.streams.close()
+        self._shared.release()
+
+    def fetch(
+        self,
+        channels: Sequence[ChannelSpec],
+        folders: Mapping[int, JobFolder],
+        world_size: int,
+        tell: Tell,
+        *,
+        is_new: bool,
+    ) -> None:
+        """Bring every channel's data here, or open it. `folders` are the containers', by rank. Raises StorageError.
+
+        Where it is not new, what the containers have of their own is here already.
+        """
+        self.open_streams(channels, folders, world_size)
+        for channel in (each for each in channels if not each.is_streamed):
+            if not contract.is_sharded(channel):
+                self._shared.fetch(channel.name, lambda folder, it=channel: self._fetch(it, folder, tell))  # type: ignore[misc]
+                continue
+            for rank, folder in folders.items() if is_new else ():
+                self._fetch(channel, folder.channel(channel), tell, rank, world_size)
+
+    def open_streams(
+        self, channels: Sequence[ChannelSpec], folders: Mapping[int, JobFolder], world_size: int, *, again: bool = False
+    ) -> None:
+        """Find what the streamed channels consist of, and have their first pipes be there. Raises StorageError.
+
+        With `again` other containers are to read them from the start.
+        """
+        if again:
+            self.streams = self._make_streams()
+        for channel in channels:
+            if channel.is_streamed:
+                self.streams.open(channel, {rank: folder.data for rank, folder in folders.items()}, world_size)
+
+    def count_bytes(self, channels: Sequence[ChannelSpec], folders: Mapping[int, JobFolder]) -> int:
+        """How much input there is: what was fetched, which is counted once, and what was streamed so far."""
+        if self._fetched_bytes is None:
+            places = {folder.channel(each) for folder in folders.values() for each in channels if not each.is_streamed}
+            self._fetched_bytes = sum(map(_size, places))
+        return self._fetched_bytes + sum(self.streams.delivered_bytes().values())
+
+    def _fetch(self, channel: ChannelSpec, folder: Path, tell: Tell, shard_index: int = 0, count: int = 1) -> None:
+        part = f", part {shard_index + 1} of {count}" if count > 1 else ""
+
+        def progress(done_bytes: int, total_bytes: int) -> None:
+            tell(f"Downloading channel {channel.name}{part}: {done_bytes // MIB} of {total_bytes // MIB} MiB")
+
+        fetch_channel(self._store, channel, folder, progress, shard_index=shard_index, shard_count=count)
+
+
+def _size(folder: Path) -> int:
+    """The bytes of all files below a folder."""
+    return sum((Path(root) / name).stat().st_size for root, _, names in os.walk(folder) for name in names)
