@@ -15,8 +15,9 @@ from typing import Protocol
 from raymaker.actors.errors import WorkError
 from raymaker.actors.spec import InstanceType, Resources, TrainingSpec
 from raymaker.platform import specs
-from raymaker.platform.algorithms import is_comparison
 from raymaker.platform.capacity import resources_needed
+from raymaker.platform.comparing.algorithms import is_comparison
+from raymaker.platform.comparing.reconcile_comparisons import follow_comparisons
 from raymaker.platform.database import events, hosting, training, updates
 from raymaker.platform.database.engine import Database
 from raymaker.platform.evaluating.reconcile_evaluations import EvaluationReconciler, EvaluatorFleet
@@ -24,7 +25,6 @@ from raymaker.platform.evaluating.watch import CheckpointWatch
 from raymaker.platform.hosting import rollout
 from raymaker.platform.hosting.reconcile_rollouts import RolloutReconciler
 from raymaker.platform.hosting.reconcile_sleep import SleepReconciler
-from raymaker.platform.reconcile_comparisons import follow_comparisons
 from raymaker.platform.records import (
     Deployment,
     EndpointRecord,

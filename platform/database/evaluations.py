@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, func, select, update
 
-from raymaker.platform.algorithms import is_comparison
+from raymaker.platform.comparing.algorithms import is_comparison
 from raymaker.platform.database.events import insert_event
 from raymaker.platform.database.schema import evaluations, training_jobs
 from raymaker.platform.database.statements import clean_text, insert_new

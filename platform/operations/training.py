@@ -7,8 +7,9 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from raymaker.platform import comparison, transitions
-from raymaker.platform.algorithms import (
+from raymaker.platform import transitions
+from raymaker.platform.comparing import comparison
+from raymaker.platform.comparing.algorithms import (
     algorithms_of,
     check_algorithms,
     child_name,
@@ -16,7 +17,8 @@ from raymaker.platform.algorithms import (
     expand,
     is_comparison,
 )
-from raymaker.platform.comparison import Candidate
+from raymaker.platform.comparing.comparison import Candidate
+from raymaker.platform.comparing.reconcile_comparisons import find_candidates
 from raymaker.platform.database import metrics, training
 from raymaker.platform.database.tags import put_tags
 from raymaker.platform.errors import ResourceInUse, ValidationException
@@ -26,7 +28,6 @@ from raymaker.platform.operations.registry import Answer, Context, Request, oper
 from raymaker.platform.operations.training_checks import check_training_request
 from raymaker.platform.operations.training_updates import describe_update
 from raymaker.platform.phases import IllegalMove
-from raymaker.platform.reconcile_comparisons import find_candidates
 from raymaker.platform.records import MetricRecord, StatusTransition, TrainingJobRecord
 from raymaker.platform.specs import is_isolated, max_runtime_s, model_location
 

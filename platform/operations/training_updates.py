@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from raymaker.actors.spec import Manner
-from raymaker.platform.algorithms import algorithms_of, child_name, is_comparison
 from raymaker.platform.changes import CHANGES, KEPT_ONLY, changed_request, manner_of, moved_resources
+from raymaker.platform.comparing.algorithms import algorithms_of, child_name, is_comparison
 from raymaker.platform.database import training, updates
 from raymaker.platform.errors import ResourceInUse, ValidationException
 from raymaker.platform.job_updates import ChangeUnderWay

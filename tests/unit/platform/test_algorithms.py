@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from raymaker.actors.reports import Outcome
-from raymaker.platform import comparison, transitions
-from raymaker.platform.algorithms import check_algorithms, choose_by_content, expand, is_comparison
-from raymaker.platform.comparison import Candidate
+from raymaker.platform import transitions
+from raymaker.platform.comparing import comparison
+from raymaker.platform.comparing.algorithms import check_algorithms, choose_by_content, expand, is_comparison
+from raymaker.platform.comparing.comparison import Candidate
 from raymaker.platform.errors import ValidationException
 from raymaker.platform.records import TrainingJobRecord, TrainingJobStatus
 from support.evaluations import CONFIG

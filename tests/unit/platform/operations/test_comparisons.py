@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from raymaker.actors.reports import Outcome
+from raymaker.platform.comparing.reconcile_comparisons import follow_comparisons
 from raymaker.platform.database import evaluations, training
 from raymaker.platform.errors import ResourceInUse, ValidationException
 from raymaker.platform.evaluating.evaluations import Trigger
-from raymaker.platform.reconcile_comparisons import follow_comparisons
 from support.evaluations import CONFIG, play_evaluation
 
 TWO = [

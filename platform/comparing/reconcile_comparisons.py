@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from raymaker.platform import comparison
-from raymaker.platform.algorithms import algorithms_of, child_name
-from raymaker.platform.comparison import Candidate
+from raymaker.platform.comparing import comparison
+from raymaker.platform.comparing.algorithms import algorithms_of, child_name
+from raymaker.platform.comparing.comparison import Candidate
 from raymaker.platform.database import evaluations, training
 from raymaker.platform.database.engine import Database
 from raymaker.platform.evaluating.evaluations import EvaluationStatus, Trigger

@@ -12,7 +12,7 @@ from typing import Any
 
 from raymaker.actors.reports import Outcome, shorten
 from raymaker.platform import transitions
-from raymaker.platform.algorithms import algorithms_of, resolve
+from raymaker.platform.comparing.algorithms import algorithms_of, resolve
 from raymaker.platform.phases import enter
 from raymaker.platform.records import SecondaryStatus, TrainingJobRecord, TrainingJobStatus
 from raymaker.serving.evaluation.metric_names import is_more_better
