@@ -24,6 +24,9 @@ def test_the_demos_containers_agree_and_score_real_rows_and_all_is_taken_down(
     ends = re.findall(r"^algo-\d \| rank=(\d) of 2 ended with weights=(\w+)$", compared, re.MULTILINE)
     assert sorted(rank for rank, _ in ends) == ["0", "1"], done.stdout
     assert len({weights for _, weights in ends}) == 1, done.stdout
+    judged = done.stdout.partition("judge the model")[2]
+    assert re.search(r"^accuracy +0\.9\d+", judged, re.MULTILINE), done.stdout
+    assert len(re.findall(r"\d, said \d", judged)) == 5, done.stdout
     accuracies = re.findall(r"held-out rows right: accuracy ([0-9.]+)", done.stdout)
     assert len(accuracies) == 2, done.stdout
     assert all(float(accuracy) > 0.94 for accuracy in accuracies), done.stdout
