@@ -65,7 +65,7 @@ def describe_update(update: JobUpdate) -> dict[str, Any]:
         "HeardByRanks": list(update.heard_by),
         "FailureReason": update.failure_reason,
         "MetricsBefore": _describe_metrics(update.metrics_before),
-        "MetricsAfter": _describe_metrics(update.metrics_after or {}),
+        "MetricsAfter": None if update.metrics_after is None else _describe_metrics(update.metrics_after),
     }
 
 

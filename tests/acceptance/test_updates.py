@@ -195,6 +195,7 @@ def test_another_instance_count_goes_on_from_the_last_checkpoint_and_all_machine
     changed.until_said(job, "goes on with revision 2, rate=0.02", 2)
     assert changed.containers(job) == pair
     fetched = changed.bytes_fetched()
+    assert fetched > 0
     job.update(hyperparameters={"learning_rate": 0.03}, restart=True, hear_timeout_s=0)
     changed.until_said(job, "goes on from epoch", 5)
     assert len(changed.containers(job)) == 2

@@ -56,7 +56,7 @@ class ObjectStore:
     def read_count(self, path: str) -> int:
         """How often `bucket/key` was read, in whole or in part, as the server's log has it."""
         assert self.log is not None
-        return self.log.read_text(errors="replace").count(f'"GET /{path} ')
+        return self.log.read_text(errors="replace").count(f"GET /{path} HTTP")
 
 
 @pytest.fixture(scope="session")
