@@ -23,16 +23,21 @@ STEPS_PER_BUFFER = 8
 
 @dataclass(frozen=True)
 class Span:
-    """`size_bytes` bytes of an object, from `start` on. `is_last` marks that the object ends with them."""
+    """`size_bytes` bytes of an object, from `start` on."""
 
     item: PinnedObject
     start: int
     size_bytes: int
-    is_last: bool
 
 
 Step = Span | bytes
 """What comes next: part of an object, or these bytes."""
+
+
+def spans(item: PinnedObject, span_bytes: int) -> Iterator[Span]:
+    """Cut an object into spans of `span_bytes`."""
+    for start in range(0, item.size_bytes, span_bytes):
+        yield Span(item, start, min(span_bytes, item.size_bytes - start))
 
 
 class Buffers:

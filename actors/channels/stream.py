@@ -12,17 +12,22 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from raymaker.actors.channels.delivery import Form, Pins, deliver, hand_over, plan
-from raymaker.actors.channels.entries import Passes, Source, find_entries
+from raymaker.actors.channels.entries import Entries, Passes, Record, Source, find_entries
 from raymaker.actors.channels.fifo import Aborted, Pipes, PipeWriter, ReaderLeft
-from raymaker.actors.channels.ring import Buffers, Ring
+from raymaker.actors.channels.ring import Buffers, Ring, Step, spans
 from raymaker.actors.channels.sharding import Shard
-from raymaker.actors.errors import WorkError
+from raymaker.actors.errors import UnsupportedError, WorkError
 from raymaker.actors.spec import ChannelSpec, host_name
-from raymaker.actors.storage import ObjectStore
+from raymaker.actors.storage import ObjectStore, PinnedObject
+
+if TYPE_CHECKING:
+    from raymaker.actors.channels.tables import Tables
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +44,7 @@ class Stream:
         passes: Passes,
         pins: Pins,
         *,
+        tables: Tables | None,
         folder: Path,
         scratch: Path,
         buffer_bytes: int,
@@ -47,6 +53,7 @@ class Stream:
         self._channel = channel
         self._passes = passes
         self._pins = pins
+        self._tables = tables
         self._form = Form.of(channel)
         self._scratch = scratch
         self._buffers = Buffers(buffer_bytes)
@@ -105,33 +112,45 @@ class Stream:
 
     def _deliver(self, epoch: int) -> None:
         """Go through one pass, once a reader comes for it, until it has all or leaves."""
-        with self._reading(epoch) as ring:
+        with self._prepared(epoch) as write_all:
             self._pipe = pipe = self._pipes.open(epoch)
             self.pass_count += 1
             is_whole = False
             with contextlib.suppress(ReaderLeft):
-                if ring is None:
-                    sources = (record for record in self._passes.records(epoch) if isinstance(record, Source))
-                    hand_over(self._store, sources, self._pins, self._form, pipe)
-                else:
-                    deliver(ring, self._form, self._scratch, pipe)
+                write_all(pipe)
                 is_whole = True
         if self._pipes.is_over.is_set():
             raise Aborted
         self._end_pass(is_whole=is_whole)
 
     @contextlib.contextmanager
-    def _reading(self, epoch: int) -> Iterator[Ring | None]:
-        """Read a pass ahead; files of this machine need none of that."""
-        if self._passes.are_files and not self._form.is_packed:
-            yield None
-            return
-        steps = plan(self._passes.records(epoch), self._pins, self._form, self._buffers.span_bytes)
+    def _prepared(self, epoch: int) -> Iterator[Callable[[PipeWriter], None]]:
+        """Begin what can begin before a reader comes, and give what then writes the pass."""
+        records = self._passes.records(epoch)
+        if self._tables is not None:
+            yield partial(self._write_records, self._tables, epoch)
+        elif self._passes.are_files and not self._form.is_packed:
+            yield partial(hand_over, self._store, _sources(records), self._pins, self._form)
+        else:
+            ring = self._read_ahead(plan(records, self._pins, self._form, self._buffers.span_bytes))
+            with contextlib.closing(ring):
+                yield partial(deliver, ring, self._form, self._scratch)
+
+    def _write_records(self, tables: Tables, epoch: int, pipe: PipeWriter) -> None:
+        from raymaker.actors.channels.tables import Share, write_stream
+
+        def read_ahead(item: PinnedObject) -> Ring:
+            return self._read_ahead(spans(item, self._buffers.span_bytes))
+
+        share = Share(self._channel.arrow, self._passes.record_shard, self._passes.shuffling(epoch))
+        batches = tables.batches(_sources(self._passes.records(epoch)), read_ahead)
+        write_stream(batches, tables.schema, share, pipe)
+
+    def _read_ahead(self, steps: Iterator[Step]) -> Ring:
         self._ring = ring = Ring(self._store, steps, self._buffers)
-        try:
-            yield ring
-        finally:
-            ring.close()
+        if self._pipes.is_over.is_set():
+            ring.abort()
+        return ring
 
     def _end_pass(self, *, is_whole: bool) -> None:
         """Let the reader find the end of the data, and count what it has had, or will have where it has not left."""
@@ -163,6 +182,7 @@ class Streams:
         """
         try:
             entries, pins = find_entries(self._store, channel), Pins(self._store)
+            tables = self._find_tables(channel, entries, pins) if channel.input_mode == "Arrow" else None
             if not any(entries.sizes.values()):
                 self._note("ChannelEmpty", f"Channel {channel.name}: no object at {channel.uri} holds a single byte")
             buffer_bytes = self._buffer_bytes // len(folders)
@@ -172,6 +192,7 @@ class Streams:
                     channel,
                     Passes(entries, channel, Shard(rank, world_size)),
                     pins,
+                    tables=tables,
                     folder=folder,
                     scratch=self._scratch,
                     buffer_bytes=buffer_bytes,
@@ -216,5 +237,26 @@ class Streams:
             self._note("ChannelStreamed", f"Channel {name}: {had}")
         self._started_at = None
 
+    def _find_tables(self, channel: ChannelSpec, entries: Entries, pins: Pins) -> Tables:
+        """Look at the first object that is not empty: the others are to be like it."""
+        from raymaker.actors.channels.tables import Tables  # pyarrow.dataset takes long to load
+
+        index = next((index for index, size_bytes in enumerate(entries.sizes.values()) if size_bytes), None)
+        if index is None:
+            raise UnsupportedError(
+                f"no object at {channel.uri} holds a single byte, so that nothing says what it is of"
+            )
+
+        def read_ahead(item: PinnedObject) -> Ring:
+            buffers = Buffers(self._buffer_bytes)
+            return Ring(self._store, spans(item, buffers.span_bytes), buffers)
+
+        (first,) = _sources(entries.records(index))
+        return Tables(self._store, channel, pins, first, read_ahead)
+
     def _all(self) -> Iterator[Stream]:
         return (stream for streams in self._streams.values() for stream in streams.values())
+
+
+def _sources(records: Iterable[Record]) -> Iterator[Source]:
+    return (record for record in records if isinstance(record, Source))
