@@ -105,6 +105,7 @@ class Ring:
                 if until > taken:
                     with memoryview(slot.content) as content, content[taken:until] as view:
                         yield slot.step, view
+                    self._flow()
                 taken = until
             with self._changed:
                 self._slots.popleft()
@@ -141,9 +142,18 @@ class Ring:
                 raise slot.error
             return slot.filled
 
+    def _flow(self) -> None:
+        """Have other threads read too, now that the first bytes are on their way: until then they have it all."""
+        with self._changed:
+            is_first, self._is_flowing = not self._is_flowing, True
+        if is_first:
+            self._add_thread()
+
     def _add_thread(self) -> None:
-        if self._threads_left:
-            self._threads_left -= 1
+        with self._changed:
+            is_wanted = self._threads_left > 0
+            self._threads_left -= is_wanted
+        if is_wanted:
             threading.Thread(target=self._work, name="stream-reader", daemon=True).start()
 
     def _work(self) -> None:
@@ -182,9 +192,6 @@ class Ring:
             with self._changed:
                 slot.filled = filled
                 self._changed.notify_all()
-            if not self._is_flowing:  # the first bytes have all of the machine until they are there
-                self._is_flowing = True
-                self._add_thread()
 
         error: Exception | None = None
         try:
@@ -197,6 +204,7 @@ class Ring:
             slot.error, slot.is_settled = error, True
             is_forgotten = slot not in self._slots
             self._changed.notify_all()
+        self._flow()
         if is_forgotten:
             self._give_back(slot)
 
