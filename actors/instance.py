@@ -143,7 +143,7 @@ class Instance:
             if channel.is_streamed:
                 tell(f"Looking up channel {channel.name}")
                 folders = {seat.rank: self.folder(seat).data for seat in self.seats}
-                self.streams.open(channel, folders, self.place.world_size)
+                self.streams.find(channel, folders, self.place.world_size)
             elif contract.is_sharded(channel):
                 for seat in self.seats:
                     self._fetch(channel, self.folder(seat).channel(channel), tell, seat.rank, self.place.world_size)

@@ -11,7 +11,6 @@ import contextlib
 import itertools
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -171,11 +170,12 @@ class Streams:
         self._scratch = scratch
         self._buffer_bytes = buffer_bytes
         self._note = note
-        self._streams: dict[str, dict[int, Stream]] = {}
-        self._started_at: float | None = None
+        self._found: dict[str, dict[int, Callable[[], Stream]]] = {}
+        self._streams: Mapping[str, Mapping[int, Stream]] = {}
+        self._is_open = False
 
-    def open(self, channel: ChannelSpec, folders: Mapping[int, Path], world_size: int) -> None:
-        """Find what a channel consists of, and have its first pipe be there for each container, given by its rank.
+    def find(self, channel: ChannelSpec, folders: Mapping[int, Path], world_size: int) -> None:
+        """Find what a channel consists of, to stream it to containers, given by rank and the folder of their pipes.
 
         Raises UnsupportedError where there is less to share than containers, ObjectNotFound where there is nothing at
         all, StorageError. Each names the channel.
@@ -186,8 +186,9 @@ class Streams:
             if not any(entries.sizes.values()):
                 self._note("ChannelEmpty", f"Channel {channel.name}: no object at {channel.uri} holds a single byte")
             buffer_bytes = self._buffer_bytes // len(folders)
-            self._streams[channel.name] = {
-                rank: Stream(
+            self._found[channel.name] = {
+                rank: partial(
+                    Stream,
                     self._store,
                     channel,
                     Passes(entries, channel, Shard(rank, world_size)),
@@ -203,8 +204,11 @@ class Streams:
             raise type(error)(f"channel {channel.name}: {error}") from error
 
     def start(self) -> None:
-        """Begin to stream."""
-        self._started_at = time.monotonic()
+        """Begin to stream from pass 0 on, also anew once it was closed; the first pipes are there when it returns."""
+        self._is_open = True
+        self._streams = {
+            name: {rank: make() for rank, make in streams.items()} for name, streams in self._found.items()
+        }
         for stream in self._all():
             stream.start()
 
@@ -229,13 +233,13 @@ class Streams:
             stream.abort()
         for stream in self._all():
             stream.close()
-        for name, streams in self._streams.items() if self._started_at is not None else ():
+        for name, streams in self._streams.items() if self._is_open else ():
             had = ", ".join(
                 f"{host_name(rank)} {stream.delivered_bytes} bytes in {stream.pass_count} passes"
                 for rank, stream in streams.items()
             )
             self._note("ChannelStreamed", f"Channel {name}: {had}")
-        self._started_at = None
+        self._is_open = False
 
     def _find_tables(self, channel: ChannelSpec, entries: Entries, pins: Pins) -> Tables:
         """Look at the first object that is not empty: the others are to be like it."""

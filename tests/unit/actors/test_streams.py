@@ -75,6 +75,18 @@ def test_each_pass_is_all_objects_one_after_another_and_its_pipe_goes_when_it_is
     assert machine.notes == [("ChannelStreamed", f"Channel train: algo-1 {total} bytes in 3 passes")]
 
 
+def test_streams_that_begin_anew_begin_with_the_first_pass(store, data, tmp_path):
+    whole = b"".join(data.values())
+    with streaming(store, tmp_path, pipe_channel(tmp_path)) as machine:
+        (container,) = machine.containers
+        assert container.read("train_0") == container.read("train_1") == whole
+        container.taste("train_2", 1)
+        machine.streams.close()
+        machine.streams.start()
+        assert [container.read(f"train_{number}") for number in range(4)] == [whole] * 4
+    assert machine.streams.problem is None
+
+
 def test_records_are_wrapped_as_recordio_has_them(store, data, tmp_path):
     with streaming(store, tmp_path, pipe_channel(tmp_path, record_wrapper="RecordIO")) as machine:
         assert records_of(machine.containers[0].read("train_0")) == list(data.values())
