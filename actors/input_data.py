@@ -24,16 +24,14 @@ class InputData:
     """The input of one attempt on one machine. Hold it while it is used.
 
     `shared` is the folder of the channels that all containers of the machine see, whoever of the job's instances there
-    has fetched them. `make_streams` makes what the streamed ones come through, anew for each round of containers.
+    has fetched them. `streams` brings those that come while the containers run.
     """
 
-    def __init__(self, store: ObjectStore, shared: Path, make_streams: Callable[[], Streams]) -> None:
+    def __init__(self, store: ObjectStore, shared: Path, streams: Streams) -> None:
         self._store = store
         self._shared = SharedChannels(shared)
-        self._make_streams = make_streams
         self._fetched_bytes: int | None = None
-        self.streams = make_streams()
-        """The channels that come while the containers run."""
+        self.streams = streams
 
     @property
     def shared_folder(self) -> Path:
@@ -58,30 +56,19 @@ class InputData:
         *,
         is_new: bool,
     ) -> None:
-        """Bring every channel's data here, or open it. `folders` are the containers', by rank. Raises StorageError.
+        """Bring every channel's data here, or find what is to be streamed. `folders` are the containers', by rank.
 
-        Where it is not new, what the containers have of their own is here already.
+        Where it is not new, what the containers have of their own is here already. Raises StorageError.
         """
-        self.open_streams(channels, folders, world_size)
-        for channel in (each for each in channels if not each.is_streamed):
-            if not contract.is_sharded(channel):
-                self._shared.fetch(channel.name, lambda folder, it=channel: self._fetch(it, folder, tell))  # type: ignore[misc]
-                continue
-            for rank, folder in folders.items() if is_new else ():
-                self._fetch(channel, folder.channel(channel), tell, rank, world_size)
-
-    def open_streams(
-        self, channels: Sequence[ChannelSpec], folders: Mapping[int, JobFolder], world_size: int, *, again: bool = False
-    ) -> None:
-        """Find what the streamed channels consist of, and have their first pipes be there. Raises StorageError.
-
-        With `again` other containers are to read them from the start.
-        """
-        if again:
-            self.streams = self._make_streams()
         for channel in channels:
             if channel.is_streamed:
-                self.streams.open(channel, {rank: folder.data for rank, folder in folders.items()}, world_size)
+                tell(f"Looking up channel {channel.name}")
+                self.streams.find(channel, {rank: folder.data for rank, folder in folders.items()}, world_size)
+            elif not contract.is_sharded(channel):
+                self._shared.fetch(channel.name, lambda folder, it=channel: self._fetch(it, folder, tell))  # type: ignore[misc]
+            else:
+                for rank, folder in folders.items() if is_new else ():
+                    self._fetch(channel, folder.channel(channel), tell, rank, world_size)
 
     def count_bytes(self, channels: Sequence[ChannelSpec], folders: Mapping[int, JobFolder]) -> int:
         """How much input there is: what was fetched, which is counted once, and what was streamed so far."""

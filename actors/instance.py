@@ -79,7 +79,8 @@ class Instance:
         self.name = f"training-{spec.job_name}-{part}"
         job = site.jobs / spec.job_name
         self._root = job / part
-        self.input = InputData(self.store, job / f"{spec.attempt}-channels", self._make_streams)
+        streams = Streams(self.store, self._root, site.stream_buffer_bytes, note)
+        self.input = InputData(self.store, job / f"{spec.attempt}-channels", streams)
         self._algorithm: Algorithm | None = None
         self._next: Algorithm | None = None
         self._staged: Path | None = None
@@ -291,7 +292,6 @@ class Instance:
         if self._next is not None:
             self._algorithm, self._next = self._next, None
         self._resume_checkpoints()
-        self.input.open_streams(self.spec.channels, self._folders, self.place.world_size, again=True)
         return self._algorithm.digest if self._algorithm is not None else None
 
     def remove_outdated(self, *, deletes_model: bool) -> None:
@@ -328,9 +328,6 @@ class Instance:
         if self._exchange is not None:
             self._exchange.close()
         shutil.rmtree(self._root, ignore_errors=True)
-
-    def _make_streams(self) -> Streams:
-        return Streams(self.store, self._root, self._site.stream_buffer_bytes, self.note)
 
     @property
     def _folders(self) -> dict[int, JobFolder]:

@@ -141,6 +141,20 @@ class SourceSpec:
 
 
 @dataclass(frozen=True)
+class ArrowSpec:
+    """What of a table a channel in Arrow mode brings. No `columns`: all of them.
+
+    `filters` are conditions that all must hold: a column, an operator and its values as text. Records are mixed within
+    each `shuffle_rows_count` of them, where the channel is shuffled.
+    """
+
+    columns: tuple[str, ...] = ()
+    filters: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
+    batch_rows_count: int = 8192
+    shuffle_rows_count: int = 65_536
+
+
+@dataclass(frozen=True)
 class ChannelSpec:
     """One training channel. `uri` is a prefix (`S3Prefix`) or a manifest; a prefix may be a single object."""
 
@@ -156,6 +170,7 @@ class ChannelSpec:
     """With ShardedByS3Key: whole objects, or `Record` where two containers may share one file."""
     attribute_names: tuple[str, ...] = ()
     """Of an augmented manifest: what of each line is wanted, in this order."""
+    arrow: ArrowSpec = ArrowSpec()
     shuffle_seed: int | None = None
     """Decides the order of each pass over a streamed channel; None: as the objects' names or the manifest have it."""
 

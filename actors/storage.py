@@ -67,15 +67,17 @@ class PinnedObject:
     `size_bytes` is how large it was found to be.
     """
 
+    __slots__ = ("size_bytes", "uri", "version")  # there may be millions of them
+    _agreeing = threading.Lock()
+
     def __init__(self, uri: str, size_bytes: int) -> None:
         self.uri = uri
         self.size_bytes = size_bytes
         self.version: str | None = None
-        self._lock = threading.Lock()
 
     def agree(self, version: str, size_bytes: int) -> None:
         """Take the version where none was seen yet. Raises ObjectChanged where it is another, or another size."""
-        with self._lock:
+        with self._agreeing:
             self.version = self.version or version
         if (version, size_bytes) != (self.version, self.size_bytes):
             raise ObjectChanged(self.uri)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raymaker.actors.spec import (
+    ArrowSpec,
     ChannelSpec,
     InstanceType,
     MetricDefinition,
@@ -350,6 +351,16 @@ def _channel_spec(channel: Mapping[str, Any], algorithm: Mapping[str, Any]) -> C
         shard_by=channel.get("ShardBy", "Object"),
         attribute_names=tuple(source.get("AttributeNames", ())),
         shuffle_seed=channel.get("ShuffleConfig", {}).get("Seed"),
+        arrow=_arrow_spec(channel.get("ArrowConfig", {})),
+    )
+
+
+def _arrow_spec(config: Mapping[str, Any]) -> ArrowSpec:
+    counts = {"BatchRowCount": "batch_rows_count", "ShuffleRowCount": "shuffle_rows_count"}
+    return ArrowSpec(
+        columns=tuple(config.get("Columns", ())),
+        filters=tuple((it["Column"], it["Operator"], tuple(it["Values"])) for it in config.get("Filters", ())),
+        **{name: config[field] for field, name in counts.items() if field in config},
     )
 
 

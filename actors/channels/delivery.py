@@ -21,7 +21,7 @@ from typing import IO, Self, cast
 from raymaker.actors.channels.entries import Record, Source
 from raymaker.actors.channels.fifo import PipeWriter
 from raymaker.actors.channels.recordio import header, padding
-from raymaker.actors.channels.ring import Ring, Span, Step
+from raymaker.actors.channels.ring import Ring, Step, spans
 from raymaker.actors.channels.unpacking import Unpacker
 from raymaker.actors.errors import ObjectChanged
 from raymaker.actors.ranges import FilePart
@@ -79,9 +79,7 @@ def plan(records: Iterable[Record], pins: Pins, form: Form, span_bytes: int) -> 
         is_wrapped = form.is_wrapped and not (form.is_packed and record.size_bytes)
         if is_wrapped:
             yield header(record.size_bytes, record.uri)
-        for start in range(0, record.size_bytes, span_bytes):
-            stop = min(start + span_bytes, record.size_bytes)
-            yield Span(record, start, stop - start, stop == record.size_bytes)
+        yield from spans(record, span_bytes)
         if is_wrapped:
             yield padding(record.size_bytes)
 

@@ -107,7 +107,10 @@ class Passes:
     def __init__(self, entries: Entries, channel: ChannelSpec, shard: Shard) -> None:
         self._entries = entries
         self._seed = channel.shuffle_seed
-        self._shard = shard if channel.distribution == "ShardedByS3Key" else Shard(0, 1)
+        shared_by = channel.shard_by if channel.distribution == "ShardedByS3Key" else None
+        self._shard = shard if shared_by == "Object" else Shard(0, 1)
+        self.record_shard = shard if shared_by == "Record" else Shard(0, 1)
+        """Which records of the pass are the container's."""
         self.are_files = entries.are_files
         check_share(channel, len(entries.sizes), self._shard)
 
@@ -115,6 +118,12 @@ class Passes:
         """What comes in pass `epoch`, from 0. Raises StorageError."""
         for index in self._order(epoch):
             yield from self._entries.records(index)
+
+    def shuffling(self, epoch: int) -> random.Random | None:
+        """What mixes the records of a pass within the objects, None where they stay as they are."""
+        if self._seed is None:
+            return None
+        return random.Random(f"{self._seed}/{epoch}/{self.record_shard.index}")  # noqa: S311 - not for secrets
 
     def _order(self, epoch: int) -> Sequence[int]:
         sizes, shard = self._entries.sizes, self._shard

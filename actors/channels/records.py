@@ -52,7 +52,7 @@ def open_records(store: ObjectStore, item: ObjectInfo, channel: ChannelSpec) -> 
     no field of the first record is a number. With Gzip compression, or a name that ends in .gz, text is unpacked.
     """
     is_packed = _is_packed(item, channel)
-    kind = _kind(item, channel)
+    kind = kind_of(item.relative_name, channel.content_type)
     if kind == "parquet" and not is_packed:
         return ParquetRecords(store, item.uri)
     if kind in {None, "parquet"}:
@@ -74,6 +74,15 @@ def open_records(store: ObjectStore, item: ObjectInfo, channel: ChannelSpec) -> 
     if kind == "lines":
         return LineRecords(opened, item.uri)
     return LineRecords(opened, item.uri, quoted=True, is_header=lambda first: _is_header(first, channel.content_type))
+
+
+def kind_of(name: str, content_type: str | None) -> str | None:
+    """Tell what an object is by its name, or else by its content type: csv, lines, parquet, None for anything else."""
+    name = name.removesuffix(".gz").lower()
+    content_type = (content_type or "").partition(";")[0].strip().lower()
+    by_name = (kind for kind, suffixes in SUFFIXES.items() if name.endswith(suffixes))
+    by_type = (kind for kind, types in CONTENT_TYPES.items() if content_type in types)
+    return next(by_name, None) or next(by_type, None)
 
 
 def copy_records(records: Records, wanted: range, target: Path) -> None:
@@ -100,14 +109,6 @@ def open_gunzipped(store: ObjectStore, uri: str) -> Iterator[IO[bytes]]:
 
 def _is_packed(item: ObjectInfo, channel: ChannelSpec) -> bool:
     return channel.compression == "Gzip" or item.relative_name.endswith(".gz")
-
-
-def _kind(item: ObjectInfo, channel: ChannelSpec) -> str | None:
-    name = item.relative_name.removesuffix(".gz").lower()
-    content_type = (channel.content_type or "").partition(";")[0].strip().lower()
-    by_name = (kind for kind, suffixes in SUFFIXES.items() if name.endswith(suffixes))
-    by_type = (kind for kind, types in CONTENT_TYPES.items() if content_type in types)
-    return next(by_name, None) or next(by_type, None)
 
 
 def _is_header(first: bytes, content_type: str | None) -> bool:

@@ -23,16 +23,21 @@ STEPS_PER_BUFFER = 8
 
 @dataclass(frozen=True)
 class Span:
-    """`size_bytes` bytes of an object, from `start` on. `is_last` marks that the object ends with them."""
+    """`size_bytes` bytes of an object, from `start` on."""
 
     item: PinnedObject
     start: int
     size_bytes: int
-    is_last: bool
 
 
 Step = Span | bytes
 """What comes next: part of an object, or these bytes."""
+
+
+def spans(item: PinnedObject, span_bytes: int) -> Iterator[Span]:
+    """Cut an object into spans of `span_bytes`."""
+    for start in range(0, item.size_bytes, span_bytes):
+        yield Span(item, start, min(span_bytes, item.size_bytes - start))
 
 
 class Buffers:
@@ -100,6 +105,7 @@ class Ring:
                 if until > taken:
                     with memoryview(slot.content) as content, content[taken:until] as view:
                         yield slot.step, view
+                    self._flow()
                 taken = until
             with self._changed:
                 self._slots.popleft()
@@ -136,9 +142,18 @@ class Ring:
                 raise slot.error
             return slot.filled
 
+    def _flow(self) -> None:
+        """Have other threads read too, now that the first bytes are on their way: until then they have it all."""
+        with self._changed:
+            is_first, self._is_flowing = not self._is_flowing, True
+        if is_first:
+            self._add_thread()
+
     def _add_thread(self) -> None:
-        if self._threads_left:
-            self._threads_left -= 1
+        with self._changed:
+            is_wanted = self._threads_left > 0
+            self._threads_left -= is_wanted
+        if is_wanted:
             threading.Thread(target=self._work, name="stream-reader", daemon=True).start()
 
     def _work(self) -> None:
@@ -177,9 +192,6 @@ class Ring:
             with self._changed:
                 slot.filled = filled
                 self._changed.notify_all()
-            if not self._is_flowing:  # the first bytes have all of the machine until they are there
-                self._is_flowing = True
-                self._add_thread()
 
         error: Exception | None = None
         try:
@@ -192,6 +204,7 @@ class Ring:
             slot.error, slot.is_settled = error, True
             is_forgotten = slot not in self._slots
             self._changed.notify_all()
+        self._flow()
         if is_forgotten:
             self._give_back(slot)
 

@@ -11,18 +11,22 @@ import contextlib
 import itertools
 import logging
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from raymaker.actors.channels.delivery import Form, Pins, deliver, hand_over, plan
-from raymaker.actors.channels.entries import Passes, Source, find_entries
+from raymaker.actors.channels.entries import Entries, Passes, Record, Source, find_entries
 from raymaker.actors.channels.fifo import Aborted, Pipes, PipeWriter, ReaderLeft
-from raymaker.actors.channels.ring import Buffers, Ring
+from raymaker.actors.channels.ring import Buffers, Ring, Step, spans
 from raymaker.actors.channels.sharding import Shard
-from raymaker.actors.errors import WorkError
+from raymaker.actors.errors import UnsupportedError, WorkError
 from raymaker.actors.spec import ChannelSpec, host_name
-from raymaker.actors.storage import ObjectStore
+from raymaker.actors.storage import ObjectStore, PinnedObject
+
+if TYPE_CHECKING:
+    from raymaker.actors.channels.tables import Tables
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +43,7 @@ class Stream:
         passes: Passes,
         pins: Pins,
         *,
+        tables: Tables | None,
         folder: Path,
         scratch: Path,
         buffer_bytes: int,
@@ -47,6 +52,7 @@ class Stream:
         self._channel = channel
         self._passes = passes
         self._pins = pins
+        self._tables = tables
         self._form = Form.of(channel)
         self._scratch = scratch
         self._buffers = Buffers(buffer_bytes)
@@ -105,33 +111,45 @@ class Stream:
 
     def _deliver(self, epoch: int) -> None:
         """Go through one pass, once a reader comes for it, until it has all or leaves."""
-        with self._reading(epoch) as ring:
+        with self._prepared(epoch) as write_all:
             self._pipe = pipe = self._pipes.open(epoch)
             self.pass_count += 1
             is_whole = False
             with contextlib.suppress(ReaderLeft):
-                if ring is None:
-                    sources = (record for record in self._passes.records(epoch) if isinstance(record, Source))
-                    hand_over(self._store, sources, self._pins, self._form, pipe)
-                else:
-                    deliver(ring, self._form, self._scratch, pipe)
+                write_all(pipe)
                 is_whole = True
         if self._pipes.is_over.is_set():
             raise Aborted
         self._end_pass(is_whole=is_whole)
 
     @contextlib.contextmanager
-    def _reading(self, epoch: int) -> Iterator[Ring | None]:
-        """Read a pass ahead; files of this machine need none of that."""
-        if self._passes.are_files and not self._form.is_packed:
-            yield None
-            return
-        steps = plan(self._passes.records(epoch), self._pins, self._form, self._buffers.span_bytes)
+    def _prepared(self, epoch: int) -> Iterator[Callable[[PipeWriter], None]]:
+        """Begin what can begin before a reader comes, and give what then writes the pass."""
+        records = self._passes.records(epoch)
+        if self._tables is not None:
+            yield partial(self._write_records, self._tables, epoch)
+        elif self._passes.are_files and not self._form.is_packed:
+            yield partial(hand_over, self._store, _sources(records), self._pins, self._form)
+        else:
+            ring = self._read_ahead(plan(records, self._pins, self._form, self._buffers.span_bytes))
+            with contextlib.closing(ring):
+                yield partial(deliver, ring, self._form, self._scratch)
+
+    def _write_records(self, tables: Tables, epoch: int, pipe: PipeWriter) -> None:
+        from raymaker.actors.channels.tables import Share, write_stream
+
+        def read_ahead(item: PinnedObject) -> Ring:
+            return self._read_ahead(spans(item, self._buffers.span_bytes))
+
+        share = Share(self._channel.arrow, self._passes.record_shard, self._passes.shuffling(epoch))
+        batches = tables.batches(_sources(self._passes.records(epoch)), read_ahead)
+        write_stream(batches, tables.schema, share, pipe)
+
+    def _read_ahead(self, steps: Iterator[Step]) -> Ring:
         self._ring = ring = Ring(self._store, steps, self._buffers)
-        try:
-            yield ring
-        finally:
-            ring.close()
+        if self._pipes.is_over.is_set():
+            ring.abort()
+        return ring
 
     def _end_pass(self, *, is_whole: bool) -> None:
         """Let the reader find the end of the data, and count what it has had, or will have where it has not left."""
@@ -152,26 +170,30 @@ class Streams:
         self._scratch = scratch
         self._buffer_bytes = buffer_bytes
         self._note = note
-        self._streams: dict[str, dict[int, Stream]] = {}
-        self._started_at: float | None = None
+        self._found: dict[str, dict[int, Callable[[], Stream]]] = {}
+        self._streams: Mapping[str, Mapping[int, Stream]] = {}
+        self._is_open = False
 
-    def open(self, channel: ChannelSpec, folders: Mapping[int, Path], world_size: int) -> None:
-        """Find what a channel consists of, and have its first pipe be there for each container, given by its rank.
+    def find(self, channel: ChannelSpec, folders: Mapping[int, Path], world_size: int) -> None:
+        """Find what a channel consists of, to stream it to containers, given by rank and the folder of their pipes.
 
         Raises UnsupportedError where there is less to share than containers, ObjectNotFound where there is nothing at
         all, StorageError. Each names the channel.
         """
         try:
             entries, pins = find_entries(self._store, channel), Pins(self._store)
+            tables = self._find_tables(channel, entries, pins) if channel.input_mode == "Arrow" else None
             if not any(entries.sizes.values()):
                 self._note("ChannelEmpty", f"Channel {channel.name}: no object at {channel.uri} holds a single byte")
             buffer_bytes = self._buffer_bytes // len(folders)
-            self._streams[channel.name] = {
-                rank: Stream(
+            self._found[channel.name] = {
+                rank: partial(
+                    Stream,
                     self._store,
                     channel,
                     Passes(entries, channel, Shard(rank, world_size)),
                     pins,
+                    tables=tables,
                     folder=folder,
                     scratch=self._scratch,
                     buffer_bytes=buffer_bytes,
@@ -182,8 +204,11 @@ class Streams:
             raise type(error)(f"channel {channel.name}: {error}") from error
 
     def start(self) -> None:
-        """Begin to stream."""
-        self._started_at = time.monotonic()
+        """Begin to stream from pass 0 on, also anew once it was closed; the first pipes are there when it returns."""
+        self._is_open = True
+        self._streams = {
+            name: {rank: make() for rank, make in streams.items()} for name, streams in self._found.items()
+        }
         for stream in self._all():
             stream.start()
 
@@ -208,13 +233,34 @@ class Streams:
             stream.abort()
         for stream in self._all():
             stream.close()
-        for name, streams in self._streams.items() if self._started_at is not None else ():
+        for name, streams in self._streams.items() if self._is_open else ():
             had = ", ".join(
                 f"{host_name(rank)} {stream.delivered_bytes} bytes in {stream.pass_count} passes"
                 for rank, stream in streams.items()
             )
             self._note("ChannelStreamed", f"Channel {name}: {had}")
-        self._started_at = None
+        self._is_open = False
+
+    def _find_tables(self, channel: ChannelSpec, entries: Entries, pins: Pins) -> Tables:
+        """Look at the first object that is not empty: the others are to be like it."""
+        from raymaker.actors.channels.tables import Tables  # pyarrow.dataset takes long to load
+
+        index = next((index for index, size_bytes in enumerate(entries.sizes.values()) if size_bytes), None)
+        if index is None:
+            raise UnsupportedError(
+                f"no object at {channel.uri} holds a single byte, so that nothing says what it is of"
+            )
+
+        def read_ahead(item: PinnedObject) -> Ring:
+            buffers = Buffers(self._buffer_bytes)
+            return Ring(self._store, spans(item, buffers.span_bytes), buffers)
+
+        (first,) = _sources(entries.records(index))
+        return Tables(self._store, channel, pins, first, read_ahead)
 
     def _all(self) -> Iterator[Stream]:
         return (stream for streams in self._streams.values() for stream in streams.values())
+
+
+def _sources(records: Iterable[Record]) -> Iterator[Source]:
+    return (record for record in records if isinstance(record, Source))

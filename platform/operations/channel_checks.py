@@ -10,8 +10,8 @@ from raymaker.platform.errors import ValidationException
 from raymaker.platform.operations.registry import Request
 
 Channel = Mapping[str, Any]
-PIPE_ONLY = {"CompressionType": "None", "RecordWrapperType": "None"}
-"""Fields that say how a stream is made, and what leaves files as they are."""
+STREAMED_ONLY = {"CompressionType": ("Pipe", "Arrow"), "RecordWrapperType": ("Pipe",)}
+"""Fields that say how a stream is made, and the modes that have such a stream."""
 REFUSED_MODES = {"FastFile": "there are no files that are fetched as they are read; use Pipe (a stream) or File"}
 
 
@@ -63,10 +63,22 @@ def _check_source(channel: Channel, path: str, mode: str) -> None:
             f"{at}.AttributeNames go with S3DataType AugmentedManifestFile, which needs them: they say what of each "
             "line is wanted"
         )
-    for field, neutral in PIPE_ONLY.items():
-        if mode != "Pipe" and channel.get(field, neutral) != neutral:
+    for field, modes in STREAMED_ONLY.items():
+        if mode not in modes and channel.get(field, "None") != "None":
             raise ValidationException(
-                f"{path}.{field} {channel[field]} goes with Pipe mode: in {mode} mode leave it out"
+                f"{path}.{field} {channel[field]} goes with {' and '.join(modes)} mode: in {mode} mode leave it out"
+            )
+    _check_arrow(channel, path, mode)
+
+
+def _check_arrow(channel: Channel, path: str, mode: str) -> None:
+    if "ArrowConfig" in channel and mode != "Arrow":
+        raise ValidationException(f"{path}.ArrowConfig goes with Arrow mode: set {path}.InputMode to Arrow")
+    for index, condition in enumerate(channel.get("ArrowConfig", {}).get("Filters", [])):
+        if len(condition["Values"]) > 1 and condition["Operator"] not in {"In", "NotIn"}:
+            raise ValidationException(
+                f"{path}.ArrowConfig.Filters[{index}].Values are several, and {condition['Operator']} compares with "
+                "one: use In or NotIn, or a condition for each"
             )
 
 

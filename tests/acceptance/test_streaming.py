@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import random
+import tarfile
 from typing import Any
+
+import pyarrow as pa
 
 from support.faults import eventually, kill_process
 from support.jobs import Jobs
@@ -61,11 +65,22 @@ def lines(platform: Platform, job: str) -> dict[str, list[str]]:
     return found
 
 
+def read_archive(s3: ObjectStore, place: str) -> dict[str, bytes]:
+    """The files in an archive at `bucket/key`."""
+    bucket, _, key = place.partition("/")
+    client = s3.client()
+    content = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+    client.close()
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        files = {member.name: archive.extractfile(member) for member in archive if member.isfile()}
+        return {name.removeprefix("./"): file.read() for name, file in files.items() if file is not None}
+
+
 def test_containers_read_objects_packed_ones_and_manifests_pass_after_pass(
     platform: Platform, jobs: Jobs, s3: ObjectStore
 ) -> None:
     packed = {f"packed/{n}.gz": gzip.compress(body) for n, body in enumerate(PARTS.values())}
-    bucket = put(s3, **PARTS, **packed)
+    bucket = put(s3, **PARTS, **packed, **{"rows.csv": b"name,size\nwhale,25.5\nant,0.01\n"})
     listed = [json.dumps({"label": n, "part-ref": f"s3://{bucket}/{key}"}) for n, key in enumerate(PARTS)]
     client = s3.client()
     client.put_object(Bucket=bucket, Key="lines", Body="\n".join(listed).encode())
@@ -73,9 +88,11 @@ def test_containers_read_objects_packed_ones_and_manifests_pass_after_pass(
     name = create(
         jobs,
         "for pass in 0 1; do for name in plain packed lines; do sha256sum < $data/${name}_$pass; done; done; "
-        "head -c 3 $data/plain_2 > /dev/null; sha256sum < $data/plain_3; ls $data",
+        "cat $data/rows_0 > /opt/ml/model/rows; head -c 3 $data/plain_2 > /dev/null; "
+        "sha256sum < $data/plain_3; ls $data",
         channel("plain", f"s3://{bucket}/data"),
         channel("packed", f"s3://{bucket}/packed", CompressionType="Gzip"),
+        channel("rows", f"s3://{bucket}/rows.csv", InputMode="Arrow"),
         channel(
             "lines",
             f"s3://{bucket}/lines",
@@ -90,6 +107,9 @@ def test_containers_read_objects_packed_ones_and_manifests_pass_after_pass(
     said = lines(platform, name)["algo-1-1"]
     assert said[:7] == [*one_pass, *one_pass, f"{WHOLE}  -"]
     assert {"lines_2", "packed_2", "plain_4"} <= set(said[7:])
+    model = ended["ModelArtifacts"]["S3ModelArtifacts"].removeprefix("s3://")
+    rows = pa.ipc.open_stream(read_archive(s3, model)["rows"]).read_all()
+    assert rows.to_pydict() == {"name": ["whale", "ant"], "size": [25.5, 0.01]}
     told = platform.cli("events", name).stdout
     assert f"Channel packed: algo-1 {2 * sum(map(len, PARTS.values()))} bytes in 2 passes" in told
 

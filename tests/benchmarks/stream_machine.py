@@ -45,7 +45,7 @@ class Machine:
     def start(self, channel: str, uri: str) -> float:
         """Begin to stream; returns when that was, on the system's monotonic clock."""
         streams = Streams(self._store, self._folder, self._buffer_bytes, lambda _kind, _message: None)
-        streams.open(ChannelSpec(channel, uri, input_mode="Pipe"), {0: self._folder}, 1)
+        streams.find(ChannelSpec(channel, uri, input_mode="Pipe"), {0: self._folder}, 1)
         self._streams.append(streams)
         began = time.monotonic()
         streams.start()

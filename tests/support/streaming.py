@@ -121,7 +121,7 @@ def streaming(
     streams = Streams(store, folder, buffer_bytes, lambda kind, message: notes.append((kind, message)))
     try:
         for channel in channels:
-            streams.open(channel, places, world_size)
+            streams.find(channel, places, world_size)
         streams.start()
         yield Machine(streams, [Container(place) for place in places.values()], notes)
     finally:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import io
 import json
 import random
 from collections.abc import Iterator
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from raymaker.actors.errors import ObjectNotFound
 from raymaker.actors.spec import ChannelSpec
@@ -181,6 +184,24 @@ def test_an_augmented_manifest_brings_many_objects_in_its_order(store, s3, bucke
     with streaming(store, tmp_path, channel, buffer_bytes=BUFFER_BYTES) as machine:
         whole = b"".join(image + key[5:-4].encode() for key, image in images.items())
         assert digest(machine.containers[0].read("train_0")) == digest(whole)
+
+
+def test_tables_come_whole_though_the_store_fails_in_the_middle(store, gate, s3, bucket, tmp_path):
+    numbers = list(range(400_000))
+    half = numbers[:200_000]
+    packed = io.BytesIO()
+    parquet.write_table(pa.table({"n": half, "x": [n / 2 for n in half]}), packed, row_group_size=20_000)
+    rows = "".join(f"{n},{n / 2}\n" for n in numbers[200_000:])
+    put(s3, bucket, **{"data/a.parquet": packed.getvalue(), "data/b.csv": f"n,x\n{rows}".encode()})
+    channel = channel_of(bucket, input_mode="Arrow", distribution="ShardedByS3Key", shard_by="Record")
+    with (
+        gate.spoil("/data/", after_bytes=100_000, count=6) as flaw,
+        streaming(store, tmp_path, channel, ranks=range(2), world_size=2, buffer_bytes=BUFFER_BYTES) as machine,
+    ):
+        streams = [it.begin("train_0") for it in machine.containers]
+        shares = [pa.ipc.open_stream(io.BytesIO(it.result(60))).read_all()["n"].to_pylist() for it in streams]
+    assert len(flaw.spoilt) == 6
+    assert shares == [numbers[::2], numbers[1::2]]
 
 
 def test_containers_of_a_machine_share_a_channels_memory_and_each_reads_at_its_own_pace(

@@ -10,11 +10,14 @@ import struct
 from pathlib import Path
 
 import pytest
+from pyarrow import fs
 
+from raymaker.actors.backends import ArrowFiles
 from raymaker.actors.channels.entries import Lines, Objects, Passes, Source
+from raymaker.actors.channels.news import MIB, describe
 from raymaker.actors.channels.recordio import LIMIT_BYTES, header
 from raymaker.actors.channels.sharding import Shard
-from raymaker.actors.errors import ObjectNotFound, StorageError, UnsupportedError
+from raymaker.actors.errors import ObjectChanged, ObjectNotFound, StorageError, UnsupportedError
 from raymaker.actors.spec import ChannelSpec
 from raymaker.actors.storage import ObjectStore, PinnedObject, StoreConfig
 from support.streaming import BUFFER_BYTES, DistantStore, read_exactly, streaming, until, until_broken
@@ -70,6 +73,18 @@ def test_each_pass_is_all_objects_one_after_another_and_its_pipe_goes_when_it_is
     assert machine.streams.problem is None
     total = 3 * sum(SIZES)
     assert machine.notes == [("ChannelStreamed", f"Channel train: algo-1 {total} bytes in 3 passes")]
+
+
+def test_streams_that_begin_anew_begin_with_the_first_pass(store, data, tmp_path):
+    whole = b"".join(data.values())
+    with streaming(store, tmp_path, pipe_channel(tmp_path)) as machine:
+        (container,) = machine.containers
+        assert container.read("train_0") == container.read("train_1") == whole
+        container.taste("train_2", 1)
+        machine.streams.close()
+        machine.streams.start()
+        assert [container.read(f"train_{number}") for number in range(4)] == [whole] * 4
+    assert machine.streams.problem is None
 
 
 def test_records_are_wrapped_as_recordio_has_them(store, data, tmp_path):
@@ -320,6 +335,32 @@ def test_a_pinned_object_keeps_the_version_that_was_seen_first():
     for version, size in [("two", 5), ("one", 6)]:
         with pytest.raises(StorageError):
             item.agree(version, size)
+
+
+def test_part_of_an_object_of_another_filesystem_is_of_one_version(tmp_path):
+    place = tmp_path / "object"
+    place.write_bytes(b"0123456789")
+    files = ArrowFiles("other", fs.LocalFileSystem())
+    part = files.open_part(str(place), 2, 8, None)
+    found = bytearray(20)
+    assert part.size_bytes == 10
+    assert part.readinto(memoryview(found)) == 6
+    assert found[:6] == b"234567"
+    part.close()
+    part = files.open_part(str(place), 0, 10, None)
+    os.utime(place, (1, 1))
+    with pytest.raises(ObjectChanged):
+        part.readinto(memoryview(found))
+    part.close()
+    with pytest.raises(FileNotFoundError):
+        files.open_part(str(tmp_path / "gone"), 0, 1, None)
+
+
+def test_news_of_streams_say_pass_bytes_and_rate():
+    last, now = {"a": 0, "b": 5 * MIB}, {"a": 30 * MIB, "b": 5 * MIB}
+    assert describe({"a": 2, "b": 1}, last, now, 10.0) == (
+        "Channel a: pass 2, 30 MiB delivered, 3.0 MiB/s; Channel b: pass 1, 5 MiB delivered, 0.0 MiB/s"
+    )
 
 
 def test_objects_tell_whether_they_are_files_of_this_machine(data, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raymaker.actors.spec import ChannelSpec, MetricDefinition, Network, Placement, Resources, SourceSpec
+from raymaker.actors.spec import ArrowSpec, ChannelSpec, MetricDefinition, Network, Placement, Resources, SourceSpec
 from raymaker.platform import specs, transitions
 from raymaker.platform.catalogue import CatalogueError, load_catalogue
 from raymaker.platform.records import Deployment, ResolvedContainer, ResolvedVariant
@@ -138,6 +138,14 @@ def test_a_streamed_channel_is_asked_for_with_its_order_and_attributes(tmp_path)
     (channel,) = spec.channels
     assert (channel.is_streamed, channel.record_wrapper) == (True, "RecordIO")
     assert (channel.attribute_names, channel.shuffle_seed) == (("a-ref", "b"), 7)
+
+
+def test_a_channel_of_tables_is_asked_for_with_its_columns_and_conditions(tmp_path):
+    config = {"Columns": ["a"], "Filters": [{"Column": "b", "Operator": "In", "Values": ["1"]}], "BatchRowCount": 10}
+    source = {"S3DataType": "S3Prefix", "S3Uri": "s3://b/m"}
+    channel = {"ChannelName": "train", "InputMode": "Arrow", "ArrowConfig": config}
+    spec = spec_of(tmp_path, InputDataConfig=[{**channel, "DataSource": {"S3DataSource": source}}])
+    assert spec.channels[0].arrow == ArrowSpec(("a",), (("b", "In", ("1",)),), 10)
 
 
 def test_the_spec_says_which_start_of_the_attempt_is_the_jobs(tmp_path):

@@ -38,13 +38,23 @@ def pipe(channels, **changes):
     return [{**it, "InputMode": "Pipe", **changes} for it in channels]
 
 
-def test_channels_in_pipe_mode_are_kept_as_they_were_asked_for(api):
+def test_streamed_channels_are_kept_as_they_were_asked_for(api):
     given = {
         "AlgorithmSpecification": algorithm(TrainingInputMode="Pipe"),
         "InputDataConfig": [
             *channel(CompressionType="Gzip", RecordWrapperType="RecordIO", ShuffleConfig={"Seed": 7}),
             *pipe(s3_source(S3DataType="AugmentedManifestFile", AttributeNames=["a-ref", "b"]), ChannelName="lines"),
             *channel(ChannelName="files_0", InputMode="File"),
+            *channel(
+                ChannelName="tables",
+                InputMode="Arrow",
+                CompressionType="Gzip",
+                ArrowConfig={
+                    "Columns": ["a", "b"],
+                    "Filters": [{"Column": "c", "Operator": "In", "Values": ["1", "2"]}],
+                    "ShuffleRowCount": 100,
+                },
+            ),
         ],
     }
     api.create_job("job", **given)
@@ -168,6 +178,23 @@ def test_a_failed_job_tells_why_and_names_no_model(api):
         (
             {"InputDataConfig": pipe(s3_source(S3DataDistributionType="ShardedByS3Key"), ShardBy="Record")},
             r"InputDataConfig\[0\].ShardBy Record is not supported in Pipe mode",
+        ),
+        (
+            {"InputDataConfig": pipe(channel(), ArrowConfig={"Columns": ["a"]})},
+            r"InputDataConfig\[0\].ArrowConfig goes with Arrow mode",
+        ),
+        (
+            {"InputDataConfig": channel(InputMode="Arrow", RecordWrapperType="RecordIO")},
+            r"InputDataConfig\[0\].RecordWrapperType RecordIO goes with Pipe mode: in Arrow mode leave it out",
+        ),
+        (
+            {
+                "InputDataConfig": channel(
+                    InputMode="Arrow",
+                    ArrowConfig={"Filters": [{"Column": "a", "Operator": "Less", "Values": ["1", "2"]}]},
+                )
+            },
+            r"InputDataConfig\[0\].ArrowConfig.Filters\[0\].Values are several",
         ),
         (
             {
