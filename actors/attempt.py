@@ -203,8 +203,8 @@ class Attempt:
 
         False where the job is to stop instead. Raises Moved where they are to be on other machines.
         """
+        self._crew.gather(self._called("left"), None)  # all checkpoints are stored
         if update.manner is Manner.MOVE:
-            self._crew.gather(self._called("left"), None)  # all checkpoints are stored
             may = self._tell(update, UpdateStage.MOVING) if self._is_first else None
             if self._crew.gather(self._called("moving"), may)[0]:
                 raise Moved

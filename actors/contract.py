@@ -241,12 +241,15 @@ def clear_old(folder: JobFolder, *, model: bool) -> None:
 
     Nothing of theirs runs any more.
     """
-    left = [folder.output / "failure", *(folder.model.iterdir() if model else ())]
-    for path in left:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    _remove(folder.output / "failure")
+    if model:
+        empty(folder.model)
+
+
+def empty(folder: Path) -> None:
+    """Remove all that lies in a folder of containers that have ended, without following a link."""
+    for path in folder.iterdir():
+        _remove(path)
 
 
 def read_failure(folder: JobFolder) -> str | None:
@@ -283,6 +286,13 @@ def _distributed_environment(seat: Seat) -> dict[str, str]:
         "NODE_RANK": str(place.machine_index),
         "GROUP_RANK": str(place.machine_index),
     }
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _make_folder(path: Path, mode: int) -> None:

@@ -291,7 +291,10 @@ class Instance:
         self.remove_outdated(deletes_model=deletes_model)
         if self._next is not None:
             self._algorithm, self._next = self._next, None
-        self._resume_checkpoints()
+        if self.place.machine_count > 1:  # each machine has its own checkpoints: all go on from what is stored
+            (self._root / FETCHED).unlink()
+            contract.empty(self._root / "checkpoints")
+        self.restore_checkpoints()
         return self._algorithm.digest if self._algorithm is not None else None
 
     def remove_outdated(self, *, deletes_model: bool) -> None:
@@ -351,15 +354,8 @@ class Instance:
         return min(found, default=self.spec.revisions.number)
 
     def _revision(self) -> Revision:
-        """What is in force, as containers hear of it."""
-        numbers = self.spec.revisions
-        return Revision(
-            number=numbers.number,
-            hyperparameters=self.spec.hyperparameters,
-            hyperparameters_number=numbers.hyperparameters,
-            code=self._exchange.code(numbers.code) if self._exchange is not None else None,
-            code_number=numbers.code,
-        )
+        code = self._exchange.code(self.spec.revisions.code) if self._exchange is not None else None
+        return Revision.of(self.spec, code)
 
     def _open_exchange(self, across: Across | None, *, again: bool = False) -> None:
         arena_mib = self.spec.environment.get(ARENA_VARIABLE)

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from raymaker.actors.spec import TrainingSpec
+
 
 @dataclass(frozen=True)
 class Revision:
@@ -22,6 +24,12 @@ class Revision:
     hyperparameters_number: int = 0
     code: str | None = None
     code_number: int = 0
+
+    @classmethod
+    def of(cls, spec: TrainingSpec, code: str | None) -> Revision:
+        """What a spec has in force."""
+        numbers = spec.revisions
+        return cls(numbers.number, spec.hyperparameters, numbers.hyperparameters, code, numbers.code)
 
 
 class Changes:

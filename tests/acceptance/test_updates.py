@@ -198,6 +198,11 @@ def test_another_instance_count_goes_on_from_the_last_checkpoint_and_all_machine
     assert fetched > 0
     job.update(hyperparameters={"learning_rate": 0.03}, restart=True, hear_timeout_s=0)
     changed.until_said(job, "goes on from epoch", 5)
+    begun_at = {line.rpartition(" ")[2] for line in job.logs() if "goes on from epoch" in line} - {
+        "0",
+        begun[0].rpartition(" ")[2],
+    }
+    assert len(begun_at) == 1, "both go on from the same checkpoint"
     assert len(changed.containers(job)) == 2
     assert changed.containers(job).isdisjoint(pair)
     assert changed.bytes_fetched() == fetched

@@ -179,17 +179,24 @@ def test_whoever_takes_over_from_an_owner_that_died_while_it_replaced_containers
     release()
 
 
-@pytest.mark.parametrize("name", ["../evil", "/etc/evil"])
-def test_code_in_an_archive_that_leads_out_is_refused_and_the_job_goes_on(trial: Trial, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "size", "reason"),
+    [("../evil", 0, "../evil"), ("/etc/evil", 0, "/etc/evil"), ("zeros", 256 * 1024**2, "200 times its size")],
+)
+def test_code_in_an_archive_that_leads_out_or_is_a_bomb_is_refused_and_the_job_goes_on(
+    trial: Trial, name: str, size: int, reason: str
+) -> None:
     supervisor = trial.begin(LISTENS)
     trial.kept.until_said("ready")
     archive = trial.folder / "code.tar.gz"
     with tarfile.open(archive, "w:gz") as packed:
-        for member in ("train.py", name):
-            packed.addfile(tarfile.TarInfo(member), io.BytesIO())
+        packed.addfile(tarfile.TarInfo("train.py"), io.BytesIO())
+        member = tarfile.TarInfo(name)
+        member.size = size
+        packed.addfile(member, io.BytesIO(bytes(size)))
     trial.want(1, source=SourceSpec(archive.as_uri(), "train.py"))
     supervisor.update(1)
-    assert name in trial.kept.until_told(UpdateStage.FAILED).reason
+    assert reason in trial.kept.until_told(UpdateStage.FAILED).reason
     supervisor.stop()
     assert supervisor.wait(60)
     assert trial.kept.outcome is Outcome.STOPPED

@@ -206,6 +206,7 @@ def test_joining_tells_each_rank_where_it_stands_and_how_it_exchanges(start: Cal
             "machine_count": 1,
             "hosts": ["algo-1", "algo-2"],
             "timeout_s": 7.0,
+            "revision": 0,
             "failure": None,
         }
         for rank in (0, 1)
