@@ -59,10 +59,10 @@ class PlainReader:
             return None
         headers = {"Range": f"bytes={start}-{stop - 1}", **({} if version is None else {"If-Match": version})}
         connection, answer = self._ask(f"{url.path}?{url.query}", headers)
-        if answer.status != http.client.PARTIAL_CONTENT:
+        if answer.status != http.client.PARTIAL_CONTENT or answer.length is None or "ETag" not in answer.headers:
             connection.close()
             return None
-        return Body(self, connection, answer)
+        return Body(self, connection, answer, answer.length)
 
     def give_back(self, connection: http.client.HTTPConnection) -> None:
         """Keep a connection whose answer was read to its end."""
@@ -110,12 +110,16 @@ class Body:
     """The body of one answer. Its calls raise botocore's errors of transfers."""
 
     def __init__(
-        self, reader: PlainReader, connection: http.client.HTTPConnection, answer: http.client.HTTPResponse
+        self,
+        reader: PlainReader,
+        connection: http.client.HTTPConnection,
+        answer: http.client.HTTPResponse,
+        size_bytes: int,
     ) -> None:
         self._reader = reader
         self._connection: http.client.HTTPConnection | None = connection
         self._answer = answer
-        self._left_bytes = int(answer.headers["Content-Length"])
+        self._left_bytes = size_bytes
         self.headers = answer.headers
 
     def readinto(self, view: memoryview) -> int:

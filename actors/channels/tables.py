@@ -109,7 +109,14 @@ class Tables:
         schema = self._schema if self._schema is not None else found
         if missing := set(schema.names) - set(found.names):
             raise ValueError(f"it has no column {min(missing)!r}")
-        return _Batches(schema, fragment.scanner(schema=schema, fragment_readahead=1, **options).to_batches())
+        condition = options.pop("filter", None)
+
+        def scan() -> Iterator[pa.RecordBatch]:
+            # One row group at a time: a scan of the whole holds all that it has read until its end.
+            for group in fragment.split_by_row_group(condition, schema=schema):
+                yield from group.scanner(schema=schema, filter=condition, **options).to_batches()
+
+        return _Batches(schema, scan())
 
     def _open_csv(self, text: Any) -> Any:
         is_bare = "header=absent" in (self._channel.content_type or "").replace(" ", "").lower()

@@ -46,6 +46,9 @@ def train(
     shard: Annotated[
         list[str], typer.Option(metavar="NAME=object|record", help="Give each container a part of this input. Repeat.")
     ] = [],  # noqa: B006
+    stream: Annotated[
+        list[str], typer.Option(metavar="NAME=pipe|arrow", help="Stream this input through pipes. Repeat.")
+    ] = [],  # noqa: B006
     checkpoint_uri: Annotated[str | None, typer.Option(help="Where checkpoints are kept: a path or URI.")] = None,
     checkpoint_path: Annotated[
         str | None, typer.Option(help="Where containers write them; default: /opt/ml/checkpoints.")
@@ -80,6 +83,7 @@ def train(
         containers_per_instance=containers_per_instance,
         placement=placement,
         shard=pairs("--shard", shard),
+        stream=pairs("--stream", stream),
         checkpoints=checkpoint_uri,
         checkpoint_path=checkpoint_path,
         evaluation=read_config("--evaluation", evaluation),

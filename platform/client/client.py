@@ -68,6 +68,7 @@ class Client:
         containers_per_instance: int = 1,
         placement: str | None = None,
         shard: Mapping[str, str] | None = None,
+        stream: Mapping[str, str] | None = None,
         checkpoints: str | Path | None = None,
         checkpoint_path: str | None = None,
         name: str | None = None,
@@ -86,7 +87,8 @@ class Client:
         regular expressions whose first group is a number in a log line. `network` lets the containers out.
 
         Containers train together on `instance_count` instances (1), or with a min or max on as many as there are, which
-        `placement` packs or spreads. `shard` maps inputs of which each container gets a part to "object" or "record".
+        `placement` packs or spreads. `shard` maps inputs of which each container gets a part to "object" or "record",
+        `stream` those that come through pipes, while it trains, to "pipe" or "arrow" (docs/streaming.md).
         `checkpoints` is where `checkpoint_path` (/opt/ml/checkpoints) is kept. `evaluation` is an EvaluationConfig: how
         each of them, and the model, is judged while the job trains.
 
@@ -105,7 +107,7 @@ class Client:
             RoleArn=ROLE,
             AlgorithmSpecification={**algorithm, **given(MetricDefinitions=definitions or None)},
             **given(
-                InputDataConfig=make_channels(inputs or {}, shard or {}) or None,
+                InputDataConfig=make_channels(inputs or {}, shard or {}, stream or {}) or None,
                 CheckpointConfig=make_checkpoints(checkpoints, checkpoint_path),
                 EvaluationConfig=dict(evaluation) if evaluation is not None else None,
             ),

@@ -10,6 +10,7 @@ from raymaker.platform.client.errors import WrongArgument
 from raymaker.platform.client.names import given, to_uri
 
 SHARDS = ("Object", "Record")
+STREAMS = ("Pipe", "Arrow")
 
 
 def make_algorithm(
@@ -44,11 +45,18 @@ def make_algorithm(
     return {"AlgorithmSource": code, "TrainingInputMode": "File"}
 
 
-def make_channels(inputs: Mapping[str, str | Path], shard: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Say where the data lies. `shard` names inputs of which each container gets a part, by Object or by Record."""
-    if unknown := shard.keys() - inputs.keys():
-        raise WrongArgument(f"shard names {min(unknown)}, which is no input: give inputs[{min(unknown)!r}] too")
-    return [_make_channel(name, place, shard.get(name)) for name, place in inputs.items()]
+def make_channels(
+    inputs: Mapping[str, str | Path], shard: Mapping[str, str], stream: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Say where the data lies.
+
+    `shard` names inputs of which each container gets a part, by Object or by Record; `stream` those that come through
+    pipes, in Pipe or Arrow mode.
+    """
+    for what, named in (("shard", shard), ("stream", stream)):
+        if unknown := named.keys() - inputs.keys():
+            raise WrongArgument(f"{what} names {min(unknown)}, which is no input: give inputs[{min(unknown)!r}] too")
+    return [_make_channel(name, place, shard.get(name), stream.get(name)) for name, place in inputs.items()]
 
 
 def make_resources(
@@ -83,13 +91,16 @@ def make_checkpoints(place: str | Path | None, path: str | None) -> dict[str, An
     return {"S3Uri": to_uri("checkpoints", place, must_exist=False), **given(LocalPath=path)}
 
 
-def _make_channel(name: str, place: str | Path, shard: str | None) -> dict[str, Any]:
+def _make_channel(name: str, place: str | Path, shard: str | None, stream: str | None) -> dict[str, Any]:
     by = shard.capitalize() if shard is not None else None
     if by not in {None, *SHARDS}:
         raise WrongArgument(f"shard[{name!r}] is {shard!r}: it is Object or Record")
+    mode = stream.capitalize() if stream is not None else None
+    if mode not in {None, *STREAMS}:
+        raise WrongArgument(f"stream[{name!r}] is {stream!r}: it is Pipe or Arrow")
     source = {
         "S3DataType": "S3Prefix",
         "S3Uri": to_uri(f"inputs[{name!r}]", place),
         "S3DataDistributionType": "ShardedByS3Key" if by else "FullyReplicated",
     }
-    return {"ChannelName": name, "DataSource": {"S3DataSource": source}, **given(ShardBy=by)}
+    return {"ChannelName": name, "DataSource": {"S3DataSource": source}, **given(ShardBy=by, InputMode=mode)}

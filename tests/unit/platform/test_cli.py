@@ -85,6 +85,7 @@ def test_train_hands_on_what_many_containers_need(run: Run, platform: NearPlatfo
         *("train", "--image", "algo", "--name", "mine", "--output", "s3://b/out", "--input", "train=s3://b/rows.csv"),
         *("--instance-count", "2", "--min-instance-count", "1", "--max-instance-count", "3"),
         *("--containers-per-instance", "2", "--placement", "spread", "--shard", "train=record"),
+        *("--stream", "train=arrow"),
         *("--checkpoint-uri", "s3://b/kept", "--checkpoint-path", "/kept"),
     )
     assert (result.exit_code, result.stdout) == (0, "mine\n")
@@ -98,7 +99,7 @@ def test_train_hands_on_what_many_containers_need(run: Run, platform: NearPlatfo
         "ContainersPerInstance": 2,
         "PlacementStrategy": "Spread",
     }
-    assert seen["InputDataConfig"][0]["ShardBy"] == "Record"
+    assert (seen["InputDataConfig"][0]["ShardBy"], seen["InputDataConfig"][0]["InputMode"]) == ("Record", "Arrow")
     assert seen["CheckpointConfig"] == {"S3Uri": "s3://b/kept", "LocalPath": "/kept"}
     assert "1 to 3 x local, 2 containers each" in run("describe", "mine").stdout
 

@@ -89,6 +89,7 @@ def test_training_on_many_containers_asks_for_what_was_given(client: Client, tmp
         containers_per_instance=2,
         placement="spread",
         shard={"train": "object", "rows": "Record"},
+        stream={"rows": "arrow", "test": "Pipe"},
         checkpoints=tmp_path / "kept",
         checkpoint_path="/checkpoints",
     )
@@ -106,6 +107,7 @@ def test_training_on_many_containers_asks_for_what_was_given(client: Client, tmp
         (channel["DataSource"]["S3DataSource"]["S3DataDistributionType"], channel.get("ShardBy"))
         for channel in seen["InputDataConfig"]
     ] == [("ShardedByS3Key", "Object"), ("ShardedByS3Key", "Record"), ("FullyReplicated", None)]
+    assert [channel.get("InputMode") for channel in seen["InputDataConfig"]] == [None, "Arrow", "Pipe"]
     assert seen["CheckpointConfig"] == {"S3Uri": (tmp_path / "kept").as_uri(), "LocalPath": "/checkpoints"}
 
 
@@ -157,6 +159,11 @@ def test_without_an_output_models_go_to_the_home_folder(
         ({"source": "/not/here", "entry_point": "x.py"}, "source is /not/here, but there is no /not/here"),
         ({"image": "a", "inputs": {"train": "/not/here"}}, r"inputs\['train'\] is /not/here"),
         ({"image": "a", "shard": {"train": "record"}}, "shard names train, which is no input"),
+        ({"image": "a", "stream": {"train": "pipe"}}, "stream names train, which is no input"),
+        (
+            {"image": "a", "inputs": {"train": "s3://b/x"}, "stream": {"train": "file"}},
+            r"stream\['train'\] is 'file': it is Pipe or Arrow",
+        ),
         (
             {"image": "a", "inputs": {"train": "s3://b/x"}, "shard": {"train": "line"}},
             r"shard\['train'\] is 'line': it is Object or Record",
