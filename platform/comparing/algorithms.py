@@ -91,7 +91,7 @@ def resolve(request: Mapping[str, Any], algorithm: Mapping[str, Any]) -> Request
 
 def check_algorithms(request: Request) -> None:
     """Raise ValidationException, naming the field, for algorithms that cannot stand beside each other."""
-    told = request["AlgorithmSpecification"]
+    told = request.get("AlgorithmSpecification", {})
     for field in ("AlgorithmSelection", "SelectionMetric"):
         if field in told and not algorithms_of(request):
             raise ValidationException(
