@@ -588,7 +588,11 @@ def raw(path: Path, sent: bytes, *, half_close: bool = False) -> bytes:
             connection.sendall(sent)
         if half_close:
             connection.shutdown(socket.SHUT_WR)
-        return b"".join(iter(lambda: connection.recv(65536), b""))
+        answer = b""
+        with contextlib.suppress(ConnectionResetError):  # the hub need not read all of what it refuses
+            while piece := connection.recv(65536):
+                answer += piece
+        return answer
 
 
 @pytest.mark.parametrize(
@@ -714,7 +718,7 @@ def test_a_rank_has_a_bounded_number_of_connections(start: Callable[..., Machine
     assert b"rank 0 has 3 connections open" in answer
     machine.ranks[0].kill()
     deadline = time.monotonic() + PATIENCE_S
-    while raw(machine.socket(), b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 503 "):
+    while not raw(machine.socket(), b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200 "):
         assert time.monotonic() < deadline
 
 
