@@ -13,7 +13,7 @@ from typing import Any
 
 from raymaker.actors.reports import Source
 from raymaker.actors.spec import SourceSpec
-from raymaker.platform.update_record import JobUpdate
+from raymaker.platform.changing.update_record import JobUpdate
 from raymaker.serving.graph.document import Placement, parse_graph
 
 OWNER_TAG = "raymaker:endpoint"

@@ -23,11 +23,11 @@ from raymaker.actors.spec import (
 )
 from raymaker.platform import transitions
 from raymaker.platform.catalogue import CatalogueError
+from raymaker.platform.changing.job_updates import revisions_of
 from raymaker.platform.errors import ValidationException
 from raymaker.platform.hosting import rollout
 from raymaker.platform.hosting.hosting_specs import async_spec, capture_spec, graph_spec
 from raymaker.platform.hosting.scaling_specs import initial_count, instance_type_of, most_pending, scaling_spec
-from raymaker.platform.job_updates import revisions_of
 from raymaker.platform.operations.inference_graphs import MULTI_MODEL, container_hostnames, execution_mode, expand_graph
 from raymaker.platform.records import (
     Deployment,

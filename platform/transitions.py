@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from raymaker.actors.reports import JobReport, Outcome, ReportRefused
-from raymaker.platform import job_updates
+from raymaker.platform.changing import job_updates
 from raymaker.platform.hosting import rollout
 from raymaker.platform.phases import PHASE_ORDER, REPORTABLE, IllegalMove, enter, refuse_move
 from raymaker.platform.records import (

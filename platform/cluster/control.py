@@ -19,6 +19,7 @@ from raymaker.actors.runtime.base import LogLine
 from raymaker.actors.spec import Standing
 from raymaker.actors.storage import ObjectStore
 from raymaker.platform.catalogue import load_catalogue
+from raymaker.platform.changing.update_specs import standing_of
 from raymaker.platform.cluster.fleet import RayFleet
 from raymaker.platform.cluster.janitor import living_nodes, place_janitors
 from raymaker.platform.cluster.site import site_of
@@ -31,7 +32,6 @@ from raymaker.platform.evaluating.watch import CheckpointWatch
 from raymaker.platform.logstore import LogStore
 from raymaker.platform.reconcile import Reconciler
 from raymaker.platform.settings import Settings
-from raymaker.platform.update_specs import standing_of
 from raymaker.serving.async_queue import InvocationQueue
 from raymaker.serving.evaluation.reports import EvaluationReport
 from raymaker.serving.transform.reports import Ledger, Phase, TransformReport

@@ -12,7 +12,8 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, delete, select, update
 
 from raymaker.actors.reports import JobReport, ReportRefused
-from raymaker.platform import job_updates, transitions
+from raymaker.platform import transitions
+from raymaker.platform.changing import job_updates
 from raymaker.platform.database.engine import Database
 from raymaker.platform.database.evaluations import make_final_evaluation
 from raymaker.platform.database.events import delete_events, insert_event

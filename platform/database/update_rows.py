@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from raymaker.platform.changing.update_record import JobUpdate, UpdateStatus
 from raymaker.platform.database.statements import clean_text
-from raymaker.platform.update_record import JobUpdate, UpdateStatus
 
 
 def update_to_json(update: JobUpdate) -> dict[str, Any]:

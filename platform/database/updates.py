@@ -9,12 +9,12 @@ from typing import Any
 from sqlalchemy import Connection
 
 from raymaker.actors.reports import ReportRefused, UpdateReport
-from raymaker.platform import job_updates
+from raymaker.platform.changing import job_updates
+from raymaker.platform.changing.update_record import JobUpdate
 from raymaker.platform.database.engine import Database
 from raymaker.platform.database.metrics import final_metrics, first_metrics
 from raymaker.platform.database.training import JobMissing, find_training_job, move_training_job
 from raymaker.platform.records import TrainingJobRecord
-from raymaker.platform.update_record import JobUpdate
 
 
 def request_update(

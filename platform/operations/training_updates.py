@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from raymaker.actors.spec import Manner
-from raymaker.platform.changes import CHANGES, KEPT_ONLY, changed_request, manner_of, moved_resources
+from raymaker.platform.changing.changes import CHANGES, KEPT_ONLY, changed_request, manner_of, moved_resources
+from raymaker.platform.changing.job_updates import ChangeUnderWay
+from raymaker.platform.changing.update_record import JobUpdate
 from raymaker.platform.comparing.algorithms import algorithms_of, child_name, is_comparison
 from raymaker.platform.database import training, updates
 from raymaker.platform.errors import ResourceInUse, ValidationException
-from raymaker.platform.job_updates import ChangeUnderWay
 from raymaker.platform.operations.checks import refuse_fields
 from raymaker.platform.operations.naming import TRAINING_JOB, as_time, not_found
 from raymaker.platform.operations.registry import Answer, Context, Request, operation
@@ -18,7 +19,6 @@ from raymaker.platform.operations.resource_checks import check_resources
 from raymaker.platform.operations.training_checks import HONOURED_NOWHERE, check_entry_point, check_image
 from raymaker.platform.phases import IllegalMove
 from raymaker.platform.records import TrainingJobRecord
-from raymaker.platform.update_record import JobUpdate
 
 MOST_HYPERPARAMETERS = 100
 """SageMaker's limit, which holds for those of a job together."""

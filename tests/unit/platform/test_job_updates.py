@@ -9,12 +9,13 @@ import pytest
 
 from raymaker.actors.reports import JobReport, Outcome, UpdateReport, UpdateStage
 from raymaker.actors.spec import Manner, Revisions
-from raymaker.platform import job_updates, transitions
-from raymaker.platform.changes import changed_request, manner_of, summarise
-from raymaker.platform.job_updates import ChangeUnderWay
+from raymaker.platform import transitions
+from raymaker.platform.changing import job_updates
+from raymaker.platform.changing.changes import changed_request, manner_of, summarise
+from raymaker.platform.changing.job_updates import ChangeUnderWay
+from raymaker.platform.changing.update_record import UpdateStatus
 from raymaker.platform.phases import IllegalMove
 from raymaker.platform.records import TrainingJobRecord
-from raymaker.platform.update_record import UpdateStatus
 
 NOW = 1000.0
 REQUEST: dict[str, Any] = {

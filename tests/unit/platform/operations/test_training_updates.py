@@ -6,9 +6,9 @@ import pytest
 
 from raymaker.actors.reports import Metric, Outcome, ReportRefused, UpdateReport, UpdateStage
 from raymaker.actors.spec import Manner
+from raymaker.platform.changing.update_specs import standing_of
 from raymaker.platform.database import metrics, updates
 from raymaker.platform.errors import ResourceInUse, ValidationException
-from raymaker.platform.update_specs import standing_of
 
 from .conftest import Api
 

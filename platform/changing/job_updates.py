@@ -12,10 +12,10 @@ from typing import Any
 
 from raymaker.actors.reports import UpdateReport, UpdateStage
 from raymaker.actors.spec import Manner, Revisions
-from raymaker.platform.changes import changed_request, manner_of, summarise
+from raymaker.platform.changing.changes import changed_request, manner_of, summarise
+from raymaker.platform.changing.update_record import JobUpdate, UpdateStatus
 from raymaker.platform.phases import IllegalMove, enter, refuse_move
 from raymaker.platform.records import EventRecord, SecondaryStatus, TrainingJobRecord, TrainingJobStatus
-from raymaker.platform.update_record import JobUpdate, UpdateStatus
 
 KEPT_COUNT = 100
 """How many changes a record keeps; what happened to those before are events of the job."""

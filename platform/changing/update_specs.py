@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from raymaker.actors.spec import InstanceType, Manner, Standing, UpdateSpec
-from raymaker.platform.changes import changed_request, hear_timeout_s, manner_of
+from raymaker.platform.changing.changes import changed_request, hear_timeout_s, manner_of
 from raymaker.platform.records import TrainingJobRecord
 from raymaker.platform.settings import Settings
 from raymaker.platform.specs import training_spec
