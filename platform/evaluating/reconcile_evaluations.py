@@ -24,6 +24,8 @@ from raymaker.serving.evaluation.spec import EvaluationSpec
 logger = logging.getLogger(__name__)
 
 NAMED_COUNT = 5
+CLOCKS_APART_S = 60.0
+"""How far behind a store's clock may be: what it says was there before the job is not the job's."""
 EvaluatorKey = tuple[str, int]
 """A job, and the evaluation's number."""
 
@@ -90,7 +92,7 @@ class EvaluationReconciler:
         with self._database.transaction() as connection:
             last = evaluations.last_evaluation(connection, job.name)
             seen_at = last.checkpoint_at if last is not None and last.checkpoint_at is not None else float("-inf")
-            if newest.modified_at <= max(seen_at, job.created_at):
+            if newest.modified_at <= max(seen_at, job.created_at - CLOCKS_APART_S):
                 return  # seen already, or there before the job was
             config = job.request["EvaluationConfig"]
             if last is not None and last.status is EvaluationStatus.PENDING and last.trigger is Trigger.CHECKPOINT:

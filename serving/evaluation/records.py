@@ -108,15 +108,27 @@ class RecordWriter:
 def read_records(store: ObjectStore, uri: str, query: RecordQuery) -> list[RecordResult]:
     """Read the records that a query means; of equals the first come first. Raises StorageError."""
     with _reading(uri), store.open_read(uri) as source:
-        table = parquet.read_table(pa.PythonFile(source, "r"), filters=_filter(query))
-    differences = table["difference"].to_numpy()
-    order = np.arange(len(differences))
-    if query.order != "Record":
-        # The worst are those that are furthest off, and of these the ones of which the model was surest.
-        surest = pc.fill_null(table["confidence"], 0.0).to_numpy()
-        worst = np.lexsort((table["record"].to_numpy(), -surest, -differences))
-        order = worst if query.order == "Worst" else np.lexsort((table["record"].to_numpy(), -surest, differences))
-    return [RecordResult(**row) for row in table.take(order[: query.count]).to_pylist()]
+        file = pa.PythonFile(source, "r")
+        judged = parquet.read_table(file, columns=["record", "difference", "confidence"], filters=_filter(query))
+        wanted = judged["record"].take(_order(judged, query.order)[: query.count]).to_pylist()
+        if not wanted:
+            return []
+        file.seek(0)
+        rows = parquet.read_table(file, filters=pc.field("record").isin(wanted)).to_pylist()
+    found = {row["record"]: RecordResult(**row) for row in rows}
+    return [found[number] for number in wanted]
+
+
+def _order(judged: pa.Table, order: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The places of records, the first of them first.
+
+    The worst are those that are furthest off, and of these the ones of which the model was surest.
+    """
+    numbers, differences = judged["record"].to_numpy(), judged["difference"].to_numpy()
+    if order == "Record":
+        return np.argsort(numbers)
+    surest = pc.fill_null(judged["confidence"], 0.0).to_numpy()
+    return np.lexsort((numbers, -surest, -differences if order == "Worst" else differences))
 
 
 def _filter(query: RecordQuery) -> Any:

@@ -141,7 +141,7 @@ def world(home: Path) -> Iterator[World]:
 
 
 def test_a_new_checkpoint_is_evaluated_and_an_old_one_is_not(world: World) -> None:
-    world.watch.store("of-another-job", NOW - 1)
+    world.watch.store("of-another-job", NOW - 100)
     world.add_job()
     world.step()
     assert world.looks() == []
