@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +13,8 @@ from raymaker.platform.cli.updates import show_updates
 from raymaker.platform.client.endpoint import describe_rollout
 from raymaker.platform.client.errors import RaymakerError, RequestRefused
 
+SHOWN_EVENTS = 10
+"""How many events `describe` shows; `events` shows all."""
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A training job's or an endpoint's name.")]
 IsJob = Annotated[bool, typer.Option("--job", help="NAME is a training job.")]
 IsEndpoint = Annotated[bool, typer.Option("--endpoint", help="NAME is an endpoint.")]
@@ -22,11 +24,13 @@ def describe(
     ctx: typer.Context, name: Name, *, job: IsJob = False, endpoint: IsEndpoint = False, as_json: AsJson = False
 ) -> None:
     """Show everything about a training job or an endpoint."""
-    seen = _find(ctx, name, job=job, endpoint=endpoint).describe()
+    found = _find(ctx, name, job=job, endpoint=endpoint)
+    seen = found.describe()
     if as_json:
         display.show_json(seen)
     elif "TrainingJobName" in seen:
         _show_job(seen)
+        _show_history(seen, found.events())
     else:
         _show_endpoint(seen)
 
@@ -149,12 +153,30 @@ def _show_job(seen: Mapping[str, Any]) -> None:
         typer.echo()
         rows = ((stay["StartTime"], stay["Status"], stay.get("StatusMessage")) for stay in transitions)
         display.show_table(("SINCE", "PHASE", "MESSAGE"), rows)
+    if compared := seen.get("AlgorithmTrainingJobs"):
+        typer.echo()
+        fields = ("AlgorithmName", "TrainingJobName", "TrainingJobStatus", "Metrics")
+        display.show_table(
+            ("ALGORITHM", "JOB", "STATUS", "METRICS"), ([it.get(key) for key in fields] for it in compared)
+        )
     if updates := seen.get("Updates"):
         typer.echo()
         show_updates(updates)
     if final := seen.get("FinalMetricDataList"):
         typer.echo()
         display.show_table(("METRIC", "LAST"), ((metric["MetricName"], metric["Value"]) for metric in final))
+
+
+def _show_history(seen: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> None:
+    """Show the last of what happened to a job beside its phases, which are shown already."""
+    phases = {stay["Status"] for stay in seen.get("SecondaryStatusTransitions", [])}
+    told = [event for event in events if event["Kind"] not in phases]
+    if told:
+        typer.echo()
+        rows = ((event["Time"], event["Kind"], event["Message"]) for event in told[-SHOWN_EVENTS:])
+        display.show_table(("TIME", "EVENT", "MESSAGE"), rows)
+    if len(told) > SHOWN_EVENTS:
+        typer.echo(f"and {len(told) - SHOWN_EVENTS} before: `raymaker events {seen['TrainingJobName']}`")
 
 
 def _instances(resources: Mapping[str, Any]) -> str:

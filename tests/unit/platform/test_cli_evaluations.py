@@ -70,6 +70,24 @@ def test_an_evaluation_is_asked_for_awaited_and_listed(trial: Trial) -> None:
     assert [each["EvaluationNumber"] for each in trial.read("evaluations", "digits")] == [1, 2]
 
 
+def test_a_job_is_described_with_its_history(trial: Trial) -> None:
+    for number in range(1, 7):
+        trial.run("evaluate", "digits")
+        trial.play({"accuracy": number / 10}, number)
+    shown = trial.run("describe", "digits").stdout
+    assert "EvaluationCompleted  evaluation 6 of the job's model, 10 records: accuracy 0.6" in shown
+    assert "evaluation 1 of" not in shown
+    assert "and 2 before: `raymaker events digits`" in shown
+
+
+def test_algorithms_that_are_compared_are_shown_side_by_side(trial: Trial) -> None:
+    two = [{"Name": name, "TrainingImage": name} for name in ("trees", "network")]
+    trial.platform.client.train(algorithms=two, name="both", output=trial.folder)
+    rows = [line.split()[:3] for line in trial.run("describe", "both").stdout.splitlines()]
+    assert ["trees", "both-trees", "InProgress"] in rows
+    assert ["network", "both-network", "InProgress"] in rows
+
+
 def test_one_that_fails_says_why(trial: Trial) -> None:
     trial.platform.meanwhile(lambda: trial.play("the labels are missing"))
     result = trial.run("evaluate", "digits", "--wait")
