@@ -77,6 +77,6 @@ def _numbers(connection: Connection, jobs: list[str]) -> Metric:
     """The last number of each metric of jobs that train."""
     family = GaugeMetricFamily("raymaker_training_metric", "A job's latest numbers", labels=["job", "metric"])
     for job in jobs:
-        for found in final_metrics(connection, job):
+        for found in final_metrics(connection, job, with_use=True):
             family.add_metric([job, found.name], found.value)
     return family

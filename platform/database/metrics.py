@@ -114,20 +114,28 @@ def list_metrics(
     return [_from_row(row) for row in page.rows], page.next_token
 
 
-def final_metrics(connection: Connection, job_name: str) -> list[MetricRecord]:
-    """Read the last number of each of a job's metrics; what its containers use is not among them."""
-    its_own = (metrics.c.job_name == job_name) & (metrics.c.source != Source.RESOURCES)
-    last = select(func.max(metrics.c.id)).where(its_own).group_by(metrics.c.name)
+def final_metrics(connection: Connection, job_name: str, *, with_use: bool = False) -> list[MetricRecord]:
+    """Read the last number of each of a job's metrics; `with_use`, of what its containers use too."""
+    mine = metrics.c.job_name == job_name if with_use else _its_own(job_name)
+    last = select(func.max(metrics.c.id)).where(mine).group_by(metrics.c.name)
     rows = connection.execute(select(metrics).where(metrics.c.id.in_(last)).order_by(metrics.c.name)).mappings()
     return [_from_row(row) for row in rows]
 
 
 def first_metrics(connection: Connection, job_name: str, since: float) -> list[MetricRecord]:
-    """Read the first number of each of a job's metrics that was said at a time (epoch seconds) or later."""
-    said = (metrics.c.job_name == job_name) & (metrics.c.time >= since)
+    """Read the first number of each of a job's metrics that was said at a time (epoch seconds) or later.
+
+    What its containers use is not among them.
+    """
+    said = _its_own(job_name) & (metrics.c.time >= since)
     first = select(func.min(metrics.c.id)).where(said).group_by(metrics.c.name)
     rows = connection.execute(select(metrics).where(metrics.c.id.in_(first)).order_by(metrics.c.name)).mappings()
     return [_from_row(row) for row in rows]
+
+
+def _its_own(job_name: str) -> ColumnElement[bool]:
+    """What a job said, or was judged to be: not what its containers use."""
+    return (metrics.c.job_name == job_name) & (metrics.c.source != Source.RESOURCES)
 
 
 def _from_row(row: RowMapping) -> MetricRecord:

@@ -22,7 +22,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text, update
 
-from raymaker.actors.reports import JobReport, Metric, Outcome, ReportRefused, UpdateReport, UpdateStage
+from raymaker.actors.reports import JobReport, Metric, Outcome, ReportRefused, Source, UpdateReport, UpdateStage
 from raymaker.actors.spec import SourceSpec
 from raymaker.platform import transitions
 from raymaker.platform.database import events, hosting, metrics, tags, training, updates
@@ -448,6 +448,23 @@ def test_metrics_are_kept_once_with_all_their_kinds_of_numbers(database):
     assert token is None
     assert [repr(metric.value) for metric in found] == ["nan", "inf", "0.25"]
     assert [(metric.name, metric.value) for metric in final] == [("a\N{REPLACEMENT CHARACTER}c", -0.5), ("loss", 0.25)]
+
+
+def test_what_containers_use_is_told_only_where_it_is_asked_for(database):
+    add_job(database, "job")
+    use = Metric("CPUUtilization", 90.0, 1.0, rank=0, source=Source.RESOURCES)
+    judged = Metric("evaluation:f1", 0.5, 2.0, step=7, source=Source.EVALUATION)
+    metrics.insert_metrics(database, "job", 1, [use, Metric("loss", 0.5, 1.0), judged])
+    with database.reading() as connection:
+        final = [metric.name for metric in metrics.final_metrics(connection, "job")]
+        everything = [metric.name for metric in metrics.final_metrics(connection, "job", with_use=True)]
+        first = [metric.name for metric in metrics.first_metrics(connection, "job", 0.0)]
+        found, _ = metrics.list_metrics(connection, MetricQuery("job", source="Resources"), 10, None)
+        kinds, _ = metrics.list_metrics(connection, MetricQuery("job"), 10, None)
+    assert final == first == ["evaluation:f1", "loss"]
+    assert everything == ["CPUUtilization", "evaluation:f1", "loss"]
+    assert [(metric.name, metric.rank) for metric in found] == [("CPUUtilization", 0)]
+    assert [metric.source for metric in kinds] == [Source.RESOURCES, Source.LOG, Source.EVALUATION]
 
 
 def test_a_metrics_step_and_rank_are_kept_where_they_are_known(database):
