@@ -25,7 +25,7 @@ from raymaker.actors.contract import JobFolder, Seat
 from raymaker.actors.exchange.changes import Changes, Revision
 from raymaker.actors.exchange.hub import ExchangeHub
 from raymaker.actors.exchange.seam import Across, Failure
-from raymaker.actors.input_data import InputData
+from raymaker.actors.input_data import MIB, InputData
 from raymaker.actors.lease import Lease
 from raymaker.actors.metric_pump import MetricBuffer
 from raymaker.actors.packaging import stage_source
@@ -55,7 +55,6 @@ FETCHED = "fetched"
 """A file that is there once all data and checkpoints are."""
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the place where shared memory lies
 ARENA_VARIABLE = "RAYMAKER_EXCHANGE_ARENA_MIB"
-MIB = 1024 * 1024
 
 
 class Instance:

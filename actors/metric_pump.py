@@ -6,9 +6,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import Self
 
+from raymaker.actors.background import Background
 from raymaker.actors.errors import WorkError
 from raymaker.actors.reports import JobReporter, Metric, ReportRefused, Source
 from raymaker.actors.spec import TrainingSpec
@@ -51,28 +50,17 @@ class MetricBuffer:
         return taken, lost_count
 
 
-class MetricPump:
+class MetricPump(Background):
     """Passes a buffer's numbers on until the block ends, the last ones included. `note` hears what was lost."""
 
     def __init__(
         self, buffer: MetricBuffer, spec: TrainingSpec, reporter: JobReporter, note: Callable[[str, str], None]
     ) -> None:
+        super().__init__("metric-pump")
         self._buffer = buffer
         self._spec = spec
         self._reporter = reporter
         self._note = note
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="metric-pump", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        self._thread.join(timeout=30)
 
     def _run(self) -> None:
         while not self._over.wait(FLUSH_S):

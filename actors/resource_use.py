@@ -10,16 +10,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 import psutil
 
+from raymaker.actors.background import Background
 from raymaker.actors.errors import WorkError
 from raymaker.actors.reports import JobReporter, Metric, ReportRefused, Source
 from raymaker.actors.spec import TrainingSpec
@@ -68,30 +67,19 @@ def look(pid: int) -> Use | None:
     return Use(time.monotonic(), cpu_s, memory_bytes)
 
 
-class ResourcePump:
+class ResourcePump(Background):
     """Tells what containers use until the block ends.
 
     A container whose processes cannot be seen from here, since its engine runs in another kernel, is passed over.
     """
 
     def __init__(self, machine: Machine, spec: TrainingSpec, reporter: JobReporter) -> None:
+        super().__init__("resource-pump")
         self._machine = machine
         self._spec = spec
         self._reporter = reporter
         self._limit_bytes = spec.container_resources.memory_bytes or psutil.virtual_memory().total
         self._before: dict[int, Use] = {}
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="resource-pump", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        self._thread.join(timeout=30)
 
     def _run(self) -> None:
         while True:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import Self
 
+from raymaker.actors.background import Background
 from raymaker.actors.channels.stream import Streams
 from raymaker.actors.reports import ReportRefused
 
@@ -17,28 +15,17 @@ LONGEST_PAUSE_S = 60.0
 MIB = 1024 * 1024
 
 
-class StreamNews:
+class StreamNews(Background):
     """Tells `tell` until the block ends how far streams are, where they have come further."""
 
     def __init__(self, streams: Streams, tell: Callable[[str], None]) -> None:
+        super().__init__("stream-news")
         self._streams = streams
         self._tell = tell
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="stream-news", daemon=True)
-
-    def __enter__(self) -> Self:
-        if self._streams.pass_counts():
-            self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        if self._thread.ident is not None:
-            self._thread.join(timeout=30)
 
     def _run(self) -> None:
+        if not self._streams.pass_counts():
+            return
         pause_s, last_at, last = FIRST_PAUSE_S, time.monotonic(), self._streams.delivered_bytes()
         while not self._over.wait(pause_s):
             now, delivered = time.monotonic(), self._streams.delivered_bytes()

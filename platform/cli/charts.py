@@ -58,6 +58,11 @@ def follow(look: Callable[[], tuple[Text, bool]], sleep: Callable[[float], objec
     return chart
 
 
+def has_colour() -> bool:
+    """Whether colours can be seen where this prints."""
+    return Console().color_system is not None
+
+
 def show(drawing: Text) -> None:
     """Print a drawing."""
     Console().print(drawing)

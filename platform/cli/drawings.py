@@ -1,19 +1,23 @@
-"""Records whose inputs are pictures, for a terminal: two rows of grey values to a line of half blocks."""
+"""Records whose inputs are pictures: in colour two rows of grey values to a line of half blocks, else in shades."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.style import Style
 from rich.text import Text
 
+DrawOne = Callable[[Sequence[int], int, int], list[Text]]
 GAP = "  "
+SHADES = " ░▒▓█"
 LEAST_WIDTH = 14
 """Of a picture with what stands below it."""
 
 
-def draw(records: Sequence[Mapping[str, Any]], width: int, height: int, columns: int) -> Text:
+def draw(
+    records: Sequence[Mapping[str, Any]], width: int, height: int, columns: int, *, in_colour: bool = True
+) -> Text:
     """Draw the inputs of records, `width` by `height` values each, as many side by side as `columns` hold.
 
     Below each stands the known result and what the model made of it. Raises ValueError where an input has other values.
@@ -22,14 +26,15 @@ def draw(records: Sequence[Mapping[str, Any]], width: int, height: int, columns:
         raise ValueError("a picture is at least 1x1")
     if not records:
         return Text("no records")
-    cell = max(width, LEAST_WIDTH)
+    draw_one = _draw_one if in_colour else _shade_one
+    cell = max(width if in_colour else 2 * width, LEAST_WIDTH)
     at_once = max(1, (columns + len(GAP)) // (cell + len(GAP)))
     rows = [records[start : start + at_once] for start in range(0, len(records), at_once)]
-    return Text("\n\n").join(_draw_row(row, width, height, cell) for row in rows)
+    return Text("\n\n").join(_draw_row(row, draw_one, width, height, cell) for row in rows)
 
 
-def _draw_row(records: Sequence[Mapping[str, Any]], width: int, height: int, cell: int) -> Text:
-    pictures = [_draw_one(_values(record["Input"], width * height), width, cell) for record in records]
+def _draw_row(records: Sequence[Mapping[str, Any]], draw_one: DrawOne, width: int, height: int, cell: int) -> Text:
+    pictures = [draw_one(_values(record["Input"], width * height), width, cell) for record in records]
     captions = [Text(_caption(record).ljust(cell)[:cell]) for record in records]
     lines = [*zip(*pictures, strict=True), captions]
     return Text("\n").join(Text(GAP).join(line) for line in lines)
@@ -46,6 +51,12 @@ def _draw_one(greys: Sequence[int], width: int, cell: int) -> list[Text]:
         line.append(" " * (cell - width))
         lines.append(line)
     return lines
+
+
+def _shade_one(greys: Sequence[int], width: int, cell: int) -> list[Text]:
+    """Draw a picture without colours: two characters to a value, since they are twice as high as wide."""
+    rows = [greys[start : start + width] for start in range(0, len(greys), width)]
+    return [Text("".join(2 * SHADES[grey * len(SHADES) // 256] for grey in row).ljust(cell)) for row in rows]
 
 
 def _values(said: str, count: int) -> list[int]:

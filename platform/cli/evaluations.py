@@ -117,9 +117,11 @@ def _show_pictures(name: str, found: list[dict[str, Any]], size: str, image: Pat
         raise typer.BadParameter(f"{image} is no .svg: that is the one kind of image there is", param_hint="--image")
     try:
         width, height = map(int, size.split("x"))
-        drawn = drawings.draw(found, width, height, charts.console_width())
+        columns = charts.console_width()
+        drawn = drawings.draw(found, width, height, columns)
+        shown = drawn if charts.has_colour() else drawings.draw(found, width, height, columns, in_colour=False)
     except ValueError as error:
         raise typer.BadParameter(f"{size}: {error}", param_hint="--pictures") from error
-    charts.show(drawn)
+    charts.show(shown)
     if image is not None:
-        charts.save_svg(drawn, f"{name}: known result, then the model's", image, charts.console_width())
+        charts.save_svg(drawn, f"{name}: known result, then the model's", image, columns)

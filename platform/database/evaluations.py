@@ -6,6 +6,7 @@ What a legal move is stands in `evaluating/evaluations.py`. An evaluation's news
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -87,6 +88,13 @@ def last_evaluation(
         statement = statement.where(evaluations.c.status == status)
     row = connection.execute(statement.order_by(evaluations.c.number.desc()).limit(1)).mappings().one_or_none()
     return _from_row(row) if row is not None else None
+
+
+def last_checkpoint_at(connection: Connection, job_name: str) -> float:
+    """When the newest checkpoint was written that a job has an evaluation of; minus infinity where there is none."""
+    newest = select(func.max(evaluations.c.checkpoint_at)).where(evaluations.c.job_name == job_name)
+    found: float | None = connection.execute(newest).scalar_one()
+    return -math.inf if found is None else found
 
 
 def list_unfinished(connection: Connection) -> list[EvaluationRecord]:

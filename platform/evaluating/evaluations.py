@@ -172,10 +172,10 @@ def apply_report(record: EvaluationRecord, report: EvaluationReport, now: float)
             return dataclasses.replace(record, message=report.message)
 
 
-def news(before: EvaluationRecord | None, after: EvaluationRecord) -> list[tuple[str, str]]:
+def news(before: EvaluationRecord, after: EvaluationRecord) -> list[tuple[str, str]]:
     """Tell what of a move is worth an event of the job: kind and message of each."""
     which = f"evaluation {after.number} of {after.what}"
-    if before is None or before.status is after.status:
+    if before.status is after.status:
         return []
     match after.status:
         case EvaluationStatus.IN_PROGRESS:

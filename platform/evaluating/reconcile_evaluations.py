@@ -9,6 +9,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from sqlalchemy import Connection
+
 from raymaker.actors.spec import InstanceType
 from raymaker.platform.database import evaluations
 from raymaker.platform.database.engine import Database
@@ -89,40 +91,36 @@ class EvaluationReconciler:
         if not stored:
             return
         newest = stored[0]
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             last = evaluations.last_evaluation(connection, job.name)
-            seen_at = last.checkpoint_at if last is not None and last.checkpoint_at is not None else float("-inf")
-            if newest.modified_at <= max(seen_at, job.created_at - CLOCKS_APART_S):
-                return  # seen already, or there before the job was
-            config = job.request["EvaluationConfig"]
-            if last is not None and last.status is EvaluationStatus.PENDING and last.trigger is Trigger.CHECKPOINT:
+            seen_at = evaluations.last_checkpoint_at(connection, job.name)
+        if newest.modified_at <= max(seen_at, job.created_at - CLOCKS_APART_S):
+            return  # seen already, or there before the job was
+        config = job.request["EvaluationConfig"]
+        if last is not None and last.status is EvaluationStatus.PENDING and last.trigger is Trigger.CHECKPOINT:
+            with self._database.transaction() as connection:
                 evaluations.move_evaluation(
-                    connection,
-                    job.name,
-                    last.number,
-                    lambda it: moves.retarget(it, newest.name, newest.modified_at),
+                    connection, job.name, last.number, lambda it: moves.retarget(it, newest.name, newest.modified_at)
                 )
-                passed = [last.checkpoint or ""]
-                reason = "there was no room yet"
-            elif last is not None and not last.status.ended:
-                return  # what is newest then is looked at when it has ended
-            elif last is not None and now - last.created_at < config.get("IntervalInSeconds", 0):
-                return
-            else:
-                evaluations.insert_evaluation(
-                    connection,
-                    job,
-                    Trigger.CHECKPOINT,
-                    config,
-                    now=now,
-                    checkpoint=newest.name,
-                    checkpoint_at=newest.modified_at,
-                )
-                passed = [each.name for each in stored[1:] if last is not None and each.modified_at > seen_at]
-                reason = "newer ones came while another was evaluated, or before it was time"
-            if passed:
-                message = f"{_some(passed)} will not be evaluated: {reason}"
-                evaluations.note(connection, job, "EvaluationSkipped", message, now)
+                _note_skipped(connection, job, [last.checkpoint or ""], "there was no room yet", now)
+            return
+        if last is not None and not last.status.ended:
+            return  # what is newest then is looked at when it has ended
+        if last is not None and now - last.created_at < config.get("IntervalInSeconds", 0):
+            return
+        passed = [each.name for each in stored[1:] if last is not None and each.modified_at > seen_at]
+        with self._database.transaction() as connection:
+            evaluations.insert_evaluation(
+                connection,
+                job,
+                Trigger.CHECKPOINT,
+                config,
+                now=now,
+                checkpoint=newest.name,
+                checkpoint_at=newest.modified_at,
+            )
+            reason = "newer ones came while another was evaluated, or before it was time"
+            _note_skipped(connection, job, passed, reason, now)
 
     def _follow(self, running: Sequence[tuple[EvaluationRecord, TrainingJobRecord]]) -> None:
         """See that every evaluation that was started has its machine, and no other has one."""
@@ -159,6 +157,15 @@ class EvaluationReconciler:
             self._had_evaluators = True
         except Exception:
             logger.exception("could not start evaluation %d of %s; the next step tries again", record.number, job.name)
+
+
+def _note_skipped(
+    connection: Connection, job: TrainingJobRecord, names: Sequence[str], reason: str, now: float
+) -> None:
+    """Tell which checkpoints were passed over, where any were."""
+    if names:
+        message = f"{_some(names)} will not be evaluated: {reason}"
+        evaluations.note(connection, job, "EvaluationSkipped", message, now)
 
 
 def _some(names: Sequence[str]) -> str:

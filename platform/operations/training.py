@@ -61,19 +61,13 @@ def create_training_job(context: Context, request: Request) -> Answer:
     check_algorithms(request)
     if algorithms_of(request) and not is_comparison(request):
         request = choose_by_content(request)
-    jobs = list(expand(request).values()) if is_comparison(request) else [request]
-    for job in jobs:
+    parts = list(expand(request).values()) if is_comparison(request) else []
+    for job in parts or [request]:
         check_training_request(context, job)
     with context.database.transaction() as connection:
-        for job in jobs:
-            _insert(context, connection, job)
-        arn = (
-            _insert(context, connection, request)
-            if is_comparison(request)
-            else make_arn(context, TRAINING_JOB, request["TrainingJobName"])
-        )
+        arns = [_insert(context, connection, job) for job in (*parts, request)]
     context.cluster.wake()
-    return {"TrainingJobArn": arn}
+    return {"TrainingJobArn": arns[-1]}
 
 
 def _insert(context: Context, connection: Connection, request: Request) -> str:

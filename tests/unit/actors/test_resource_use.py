@@ -18,15 +18,22 @@ from raymaker.actors.resource_use import ResourcePump, look
 from raymaker.actors.spec import InstanceType, Resources, TrainingSpec
 
 GIB = 2**30
-BUSY = "import threading; threading.Thread(target=lambda: [None for _ in iter(int, 1)], daemon=True).start(); input()"
+BUSY = """
+import threading
+threading.Thread(target=lambda: [None for _ in iter(int, 1)], daemon=True).start()
+print("busy", flush=True)
+input()
+"""
 
 
 @pytest.fixture
 def busy() -> Iterator[int]:
-    """A shell whose child keeps a CPU busy."""
-    process = subprocess.Popen([sys.executable, "-c", BUSY], stdin=subprocess.PIPE)
-    yield process.pid
-    process.communicate(b"\n")
+    """A process that keeps a CPU busy, and has begun to."""
+    with subprocess.Popen([sys.executable, "-c", BUSY], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"busy\n"
+        yield process.pid
+        process.communicate(b"\n")
 
 
 class KeptMetrics:

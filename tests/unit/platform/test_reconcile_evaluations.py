@@ -178,6 +178,22 @@ def test_what_comes_while_another_is_evaluated_is_passed_over_but_for_the_newest
     assert message.startswith("checkpoints epoch-3, epoch-2 will not be evaluated")
 
 
+def test_one_that_was_asked_for_of_an_older_checkpoint_has_no_newer_one_evaluated_again(world: World) -> None:
+    world.add_job()
+    world.watch.store("epoch-1", NOW + 1)
+    world.watch.store("epoch-2", NOW + 2)
+    world.step()
+    world.end(1)
+    with world.database.transaction() as connection:
+        evaluations.insert_evaluation(
+            connection, world.job(), Trigger.REQUEST, CONFIG, now=NOW, checkpoint="epoch-1", checkpoint_at=NOW + 1
+        )
+    world.step()
+    world.end(2)
+    world.step()
+    assert [name for name, _ in world.looks()] == ["epoch-2", "epoch-1"]
+
+
 def test_one_that_waits_for_room_takes_the_newest(world: World) -> None:
     world.add_job()
     world.cpus = 0

@@ -1,0 +1,51 @@
+"""Named detached actors that hold an instance type's resources: found by name, made again when they die by accident."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import ray
+from ray.util import list_named_actors
+
+from raymaker.actors.spec import Resources
+from raymaker.platform.cluster.reporter import NAMESPACE
+
+CONCURRENCY = 4
+
+
+def worker_keys(kind: str) -> list[list[str]]:
+    """The keys, as text, of every worker of a kind that lives, placed or not."""
+    return [name.split("/")[1:] for name in list_named_actors() if name.startswith(f"{kind}/")]
+
+
+def launch_worker(kind: str, key: Iterable[object], actor: type, needed: Resources, *arguments: object) -> Any:
+    """Start a worker, or find the one that lives."""
+    return (
+        ray.remote(actor)
+        .options(
+            name=_name(kind, key),
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            max_restarts=-1,
+            max_concurrency=CONCURRENCY,
+            num_cpus=needed.cpus,
+            num_gpus=needed.gpus,
+            memory=needed.memory_bytes or None,
+        )
+        .remote(*arguments)
+    )
+
+
+def stop_worker(kind: str, key: Iterable[object]) -> None:
+    """Ask a worker to stop, where it lives. Never blocks."""
+    try:
+        worker: Any = ray.get_actor(_name(kind, key), namespace=NAMESPACE)
+    except ValueError:
+        return
+    worker.stop.remote()
+
+
+def _name(kind: str, key: Iterable[object]) -> str:
+    return "/".join(map(str, (kind, *key)))
