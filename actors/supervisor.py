@@ -35,6 +35,7 @@ class Supervisor:
         self._reporter = reporter
         self._machine = machine
         self._crew = Alone(spec.containers_per_instance)
+        self._settled = threading.Event()
         self._ended = threading.Event()
         threading.Thread(target=self._run, name=f"job-{spec.job_name}", daemon=True).start()
 
@@ -51,8 +52,12 @@ class Supervisor:
         self._crew.want(revision)
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Block until the attempt has ended and been reported; False where `timeout_s` passed first."""
+        """Block until nothing is left to do; False where `timeout_s` passed first."""
         return self._ended.wait(timeout_s)
+
+    def wait_settled(self) -> None:
+        """Block until the attempt has ended and been reported; what it leaves on the machine may still be there."""
+        self._settled.wait()
 
     def _run(self) -> None:
         place = self._crew.place
@@ -63,10 +68,12 @@ class Supervisor:
                     self._attempt(instance)
                 except ReportRefused as refusal:
                     logger.warning("attempt %d of %s is fenced: %s", self._spec.attempt, self._spec.job_name, refusal)
+                self._settled.set()
                 instance.clean_up()
         except LeaseHeld:
             logger.warning("attempt %d of %s already has a supervisor", self._spec.attempt, self._spec.job_name)
         finally:
+            self._settled.set()
             self._ended.set()
 
     def _attempt(self, instance: Instance) -> None:

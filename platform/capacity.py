@@ -26,6 +26,11 @@ def subtract(free: Resources, needed: Resources) -> Resources:
     return Resources(free.cpus - needed.cpus, free.memory_bytes - needed.memory_bytes, free.gpus - needed.gpus)
 
 
+def add(free: Resources, more: Resources) -> Resources:
+    """Return both together."""
+    return Resources(free.cpus + more.cpus, free.memory_bytes + more.memory_bytes, free.gpus + more.gpus)
+
+
 def shortage(left: Resources) -> str:
     """Say in words what is below zero, '' where nothing is."""
     below = Resources(max(0.0, -left.cpus), max(0, -left.memory_bytes), max(0.0, -left.gpus))

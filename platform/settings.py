@@ -47,6 +47,8 @@ class Settings(BaseSettings):
     registry_insecure: list[str] = Field([], description="registries (host:port) that may be spoken to without TLS")
     max_body_bytes: int = Field(6 * 1024 * 1024, ge=1, description="largest body of InvokeEndpoint")
     catalogue: Path | None = Field(None, description="TOML file with instance types beside the built-in ones")
+    warm_min: int = Field(1, ge=0, description="machine processes that wait for a training job on each node, at least")
+    warm_max: int = Field(4, ge=0, description="machine processes that may wait on each node while many jobs come")
     idle_s: float = Field(
         300.0, gt=0, description="how long nothing must be asked before an endpoint that may sleep goes to sleep"
     )

@@ -53,7 +53,7 @@ class Control:
         self._database = Database(settings.resolved_database_url)
         self._queue: InvocationQueue = DatabaseQueue(self._database)
         self._logs = LogStore(settings.home_path / "logs")
-        self._fleet = RayFleet(settings)
+        self._fleet = RayFleet(settings, self.wake)
         self._settings = settings
         self._catalogue = load_catalogue(settings)
         self._site = site_of(settings)
@@ -73,7 +73,8 @@ class Control:
         if report.outcome is not None:
             updates.measure_last(self._database, report.job_name, time.time())
         training.apply_report(self._database, report, time.time())
-        if report.outcome is not None or report.phase in {"Interrupted", "Starting"}:
+        if report.outcome is not None or report.phase == "Interrupted":
+            self._fleet.note_end((report.job_name, report.attempt))
             self._awake.set()
 
     def begin_start(self, job_name: str, attempt: int, message: str) -> int:
@@ -150,7 +151,7 @@ class Control:
     def _reconcile(self) -> None:
         while True:
             self._awake.clear()
-            for step in (self._look_after_nodes, self._sweep, self._reconciler.step):
+            for step in (self._look_after_nodes, self._sweep, self._reconciler.step, self._fleet.keep_warm):
                 try:
                     step(time.time())
                 except Exception:

@@ -1,9 +1,9 @@
-"""The reconciler's `Fleet`, on Ray: supervisors are named detached actors, endpoints are Serve applications."""
+"""The reconciler's `Fleet`, on Ray: machines and gangs are named detached actors, endpoints are Serve applications."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -11,13 +11,14 @@ from ray.util import list_named_actors
 
 from raymaker.actors.gang_room import AbandonedRooms
 from raymaker.actors.spec import Resources, TrainingSpec
-from raymaker.platform.capacity import resources_needed, subtract
+from raymaker.platform.capacity import add, resources_needed, subtract
 from raymaker.platform.cluster.evaluators import evaluators, launch_evaluation, stop_evaluation
+from raymaker.platform.cluster.machines import Machines
 from raymaker.platform.cluster.reporter import NAMESPACE, ControlReporter
 from raymaker.platform.cluster.site import site_of
-from raymaker.platform.cluster.supervisor_actor import SupervisorActor
 from raymaker.platform.cluster.transforms import launch_transform, stop_transform, transform_machines
 from raymaker.platform.evaluating.reconcile_evaluations import EvaluatorKey
+from raymaker.platform.pools.sizing import Limits
 from raymaker.platform.settings import Settings
 from raymaker.platform.transforming.reconcile_transforms import MachineKey
 from raymaker.serving import endpoint as serving_endpoint
@@ -27,7 +28,6 @@ from raymaker.serving.spec import EndpointSpec
 from raymaker.serving.transform.spec import TransformSpec
 
 PREFIX = "training/"
-STOP_CONCURRENCY = 4
 GANG_CONCURRENCY = 32
 """Calls that a gang's supervisor answers at once: its machines', those to stop, and `placed`, which blocks."""
 
@@ -42,20 +42,30 @@ class RayFleet:
     All it remembers is what it has launched that Ray has not placed yet, since Ray does not count that.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, on_free: Callable[[], None] = lambda: None) -> None:
         self._site = site_of(settings)
+        self._machines = Machines(self._site, Limits(settings.warm_min, settings.warm_max), on_free)
         self._abandoned = AbandonedRooms()
         self._unplaced: dict[Attempt | MachineKey | tuple[str, EvaluatorKey], tuple[ray.ObjectRef[Any], Resources]] = {}
         """What attempts need that have it not yet, each with the answer that comes once it has."""
 
     def supervisors(self) -> frozenset[Attempt]:
         """Name every attempt that has a supervisor."""
-        return frozenset(_attempt(name) for name in list_named_actors() if name.startswith(PREFIX))
+        gangs = frozenset(_attempt(name) for name in list_named_actors() if name.startswith(PREFIX))
+        return gangs | self._machines.attempts()
+
+    def keep_warm(self, now: float) -> None:
+        """Have machines wait for jobs."""
+        self._machines.keep_warm(now)
+
+    def note_end(self, attempt: Attempt) -> None:
+        """Hear, from any thread, that an attempt has reported its end."""
+        self._machines.note_end(attempt)
 
     def sweep(self) -> None:
-        """Give back the room of gangs that are gone."""
-        for room in self._abandoned.step(self.supervisors()):
-            logger.warning("gave back placement group %s: its gang is gone", room)
+        """Give back the room of gangs and of single machines that are gone."""
+        for room in [*self._abandoned.step(self.supervisors()), *self._machines.sweep()]:
+            logger.warning("gave back placement group %s: nobody uses it any more", room)
 
     def free(self) -> Resources:
         """What Ray could give to new actors now, less what those that it has not placed yet will take."""
@@ -66,22 +76,29 @@ class RayFleet:
         free = Resources(available.get("CPU", 0.0), int(available.get("memory", 0.0)), available.get("GPU", 0.0))
         for _, needed in self._unplaced.values():
             free = subtract(free, needed)
-        return free
+        return add(free, self._machines.held())
 
     def launch(self, spec: TrainingSpec) -> None:
-        """Start a supervisor: where there is one instance it holds its resources, else the gang's workers will."""
-        placed = self._launch_gang(spec) if spec.instance_count > 1 else self._launch_single(spec)
-        self._unplaced[spec.job_name, spec.attempt] = (placed, resources_needed(spec))
+        """Start a supervisor: a machine's where there is one instance, else a gang's, whose workers hold its room."""
+        if spec.instance_count > 1:
+            self._machines.give_room()
+        placed = self._launch_gang(spec) if spec.instance_count > 1 else self._machines.run(spec)
+        if placed is not None:
+            self._unplaced[spec.job_name, spec.attempt] = (placed, resources_needed(spec))
 
     def stop(self, attempt: Attempt) -> None:
         """Ask a supervisor to stop its job."""
-        if (supervisor := self._find(attempt)) is not None:
-            supervisor.stop.remote()
+        if (machine := self._machines.find(attempt)) is not None:
+            machine.stop.remote(attempt)
+        elif (gang := self._find_gang(attempt)) is not None:
+            gang.stop.remote()
 
     def update(self, attempt: Attempt, revision: int) -> None:
         """Ask a supervisor to look at a change of its job."""
-        if (supervisor := self._find(attempt)) is not None:
-            supervisor.update.remote(revision)
+        if (machine := self._machines.find(attempt)) is not None:
+            machine.update.remote(attempt, revision)
+        elif (gang := self._find_gang(attempt)) is not None:
+            gang.update.remote(revision)
 
     def transform_machines(self) -> frozenset[MachineKey]:
         """Name every machine of a transform job that lives."""
@@ -89,6 +106,7 @@ class RayFleet:
 
     def launch_transform(self, spec: TransformSpec) -> None:
         """Start a machine of a transform job, which holds its resources."""
+        self._machines.give_room()
         key = (spec.job_name, spec.attempt, spec.machine_index)
         self._unplaced[key] = (launch_transform(spec, self._site), spec.instance_type.resources)
 
@@ -102,6 +120,7 @@ class RayFleet:
 
     def launch_evaluation(self, spec: EvaluationSpec) -> None:
         """Start an evaluation, which holds its resources."""
+        self._machines.give_room()
         key = ("evaluation", (spec.job_name, spec.number))
         self._unplaced[key] = (launch_evaluation(spec, self._site), spec.instance_type.resources)
 
@@ -121,18 +140,6 @@ class RayFleet:
         """Take an endpoint away."""
         serving_endpoint.delete(name)
 
-    def _launch_single(self, spec: TrainingSpec) -> ray.ObjectRef[Any]:
-        """Start a supervisor that is the instance. Returns what is answered once Ray has placed it."""
-        needed = spec.instance_type.resources
-        actor: Any = ray.remote(SupervisorActor).options(
-            **_lasting(spec, STOP_CONCURRENCY),
-            num_cpus=needed.cpus,
-            num_gpus=needed.gpus,
-            memory=needed.memory_bytes or None,
-        )
-        placed: ray.ObjectRef[Any] = actor.remote(spec, self._site).attempt.remote()
-        return placed
-
     def _launch_gang(self, spec: TrainingSpec) -> ray.ObjectRef[Any]:
         """Start a gang's supervisor. Returns what is answered once the gang has its instances, or has ended."""
         # These import Ray Train, which few control planes need.
@@ -140,11 +147,19 @@ class RayFleet:
         from raymaker.platform.cluster.gang_actor import GangActor
 
         keep_claims_here()
-        actor: Any = ray.remote(GangActor).options(**_lasting(spec, GANG_CONCURRENCY), num_cpus=0)
+        actor: Any = ray.remote(GangActor).options(
+            name=actor_name(spec.job_name, spec.attempt),
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            max_restarts=-1,
+            max_concurrency=GANG_CONCURRENCY,
+            num_cpus=0,
+        )
         placed: ray.ObjectRef[Any] = actor.remote(spec, self._site).placed.options(max_task_retries=-1).remote()
         return placed
 
-    def _find(self, attempt: Attempt) -> Any:
+    def _find_gang(self, attempt: Attempt) -> Any:
         try:
             return ray.get_actor(actor_name(*attempt), namespace=NAMESPACE)
         except ValueError:
@@ -152,20 +167,8 @@ class RayFleet:
 
 
 def actor_name(job_name: str, attempt: int) -> str:
-    """Name an attempt's supervisor on the cluster."""
+    """Name a gang's supervisor on the cluster."""
     return f"{PREFIX}{job_name}/{attempt}"
-
-
-def _lasting(spec: TrainingSpec, concurrency: int) -> dict[str, Any]:
-    """The options of every supervisor: found by name, made again when it dies by accident."""
-    return {
-        "name": actor_name(spec.job_name, spec.attempt),
-        "namespace": NAMESPACE,
-        "lifetime": "detached",
-        "get_if_exists": True,
-        "max_restarts": -1,
-        "max_concurrency": concurrency,
-    }
 
 
 def _attempt(name: str) -> Attempt:

@@ -48,7 +48,7 @@ class RayCluster:
     def wake(self) -> None:
         """Tell the control actor; where it is away, its next step comes by itself."""
         try:
-            ray.get_actor(CONTROL_NAME, namespace=NAMESPACE).wake.remote()
+            ray.get_actor(CONTROL_NAME, namespace=NAMESPACE).call.remote("wake")
         except ValueError:
             return
 

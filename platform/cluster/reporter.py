@@ -70,7 +70,7 @@ class ControlReporter:
     def activity(self, activity: Activity) -> None:
         """Tell of a replica's load; a word that the control actor does not hear is followed by the next."""
         try:
-            ray.get_actor(CONTROL_NAME, namespace=NAMESPACE).endpoint_activity.remote(activity)
+            ray.get_actor(CONTROL_NAME, namespace=NAMESPACE).call.remote("endpoint_activity", activity)
         except ValueError:
             logger.warning("the control actor is away: nobody hears of the load of %s", activity.endpoint_name)
 
@@ -105,7 +105,7 @@ class ControlReporter:
         while True:
             try:
                 control = ray.get_actor(CONTROL_NAME, namespace=NAMESPACE)
-                return ray.get(getattr(control, method).remote(*args, **kwargs))
+                return ray.get(control.call.remote(method, *args, **kwargs))
             except RayTaskError as error:
                 if isinstance(error.cause, ReportRefused):
                     raise ReportRefused(*error.cause.args) from None

@@ -17,7 +17,7 @@ from ray import serve
 from raymaker.actors.reaper import Reaper
 from raymaker.actors.runtime.select import available_leftovers, available_runtimes
 from raymaker.platform.cluster import head
-from raymaker.platform.cluster.control import Control
+from raymaker.platform.cluster.control_actor import ControlActor
 from raymaker.platform.cluster.frontend import FRONTEND_NAME, HEAD_RESOURCE, build_frontend
 from raymaker.platform.cluster.janitor import living_nodes, place_janitors
 from raymaker.platform.cluster.reporter import CONTROL_NAME, NAMESPACE
@@ -30,6 +30,8 @@ from raymaker.serving.proxy import remove_proxy, start_serve
 
 CONTROL_THREADS = 64
 READY_TIMEOUT_S = 60.0
+OWN_ACTORS = ("training/", "machine/", "transform/", "evaluation/", "janitor/")
+"""How the names begin of actors that start containers, or anew what has ended."""
 
 
 def up(settings: Settings) -> head.HeadState:
@@ -115,7 +117,7 @@ def _run_frontend(settings: Settings) -> None:
 
 
 def _place_actors(settings: Settings) -> None:
-    control: Any = ray.remote(Control).options(
+    control: Any = ray.remote(ControlActor).options(
         name=CONTROL_NAME,
         lifetime="detached",
         get_if_exists=True,
@@ -124,7 +126,7 @@ def _place_actors(settings: Settings) -> None:
         num_cpus=0,
         resources={HEAD_RESOURCE: 0.001},
     )
-    started = [control.remote(settings).wake.remote()]
+    started = [control.remote(settings).call.remote("wake")]
     started += place_janitors(site_of(settings), living_nodes())
     ray.get(started, timeout=READY_TIMEOUT_S)
 
@@ -132,7 +134,7 @@ def _place_actors(settings: Settings) -> None:
 def _take_down_actors(*, joined: bool) -> None:
     """End what would start containers anew, then the endpoints, each by its own graceful way."""
     for name in ray.util.list_named_actors():
-        if not joined or name == CONTROL_NAME or name.startswith(("training/", "janitor/")):
+        if not joined or name == CONTROL_NAME or name.startswith(OWN_ACTORS):
             try:
                 ray.kill(ray.get_actor(name, namespace=NAMESPACE))
             except ValueError:

@@ -15,7 +15,7 @@ from support.platform import Platform, running_platform
 from support.s3 import ObjectStore
 
 CONTROL = "ray::Control"
-SUPERVISOR = "ray::SupervisorActor"
+SUPERVISOR = "ray::Machine"
 FRONTEND = "frontend"
 
 

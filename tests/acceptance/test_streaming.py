@@ -141,7 +141,7 @@ def test_a_supervisor_that_dies_in_the_middle_of_a_pass_costs_the_attempt_and_no
     script = f"exec 3< $data/train_0; {one_byte}; echo reading; sleep 5; sha256sum <&3; echo read"
     name = create(jobs, script, channel("train", f"s3://{bucket}/data"))
     eventually(lambda: "reading" in lines(platform, name).get("algo-1-1", []), "it reads")
-    kill_process(platform.home, "ray::SupervisorActor")
+    kill_process(platform.home, "ray::Machine")
     ended = jobs.finish(name)
     assert ended["TrainingJobStatus"] == "Completed", ended
     said, rest = lines(platform, name), hashlib.sha256(b"".join(PARTS.values())[1:]).hexdigest()

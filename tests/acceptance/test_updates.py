@@ -20,7 +20,7 @@ from support.platform import ROOT, Platform
 from support.s3 import ObjectStore
 
 EXAMPLE = ROOT / "examples" / "listening_source"
-SUPERVISOR = "ray::SupervisorActor"
+SUPERVISOR = "ray::Machine"
 DATA = "data/train/train.csv"
 
 

@@ -14,7 +14,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from raymaker.actors.spec import InstanceType, Resources, TrainingSpec
-from raymaker.platform.cluster.control import Control
+from raymaker.platform.cluster.control_actor import ControlActor
 from raymaker.platform.cluster.fleet import RayFleet, actor_name
 from raymaker.platform.cluster.frontend import RayCluster
 from raymaker.platform.cluster.janitor import living_nodes
@@ -91,7 +91,7 @@ def test_a_node_that_joins_later_gets_its_janitor(cluster: Cluster, settings: Se
     database = Database(settings.resolved_database_url)
     database.migrate()
     database.dispose()
-    control: Any = ray.remote(Control).options(num_cpus=0, max_concurrency=4).remote(settings)
+    control: Any = ray.remote(ControlActor).options(num_cpus=0, max_concurrency=4).remote(settings)
     for node in living_nodes():
         wait_until(lambda node=node: find_actor(f"janitor/{node}"))
     known = living_nodes()
