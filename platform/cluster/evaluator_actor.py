@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import ray
 
 from raymaker.actors.runtime.select import select_runtime
@@ -11,8 +9,6 @@ from raymaker.actors.site import Site
 from raymaker.platform.cluster.reporter import ControlReporter
 from raymaker.serving.evaluation.evaluator import Evaluator
 from raymaker.serving.evaluation.reports import EvaluationReport
-
-NICENESS = 10
 
 
 class ControlEvaluationReporter(ControlReporter):
@@ -28,14 +24,10 @@ class ControlEvaluationReporter(ControlReporter):
 
 
 class EvaluatorActor(Evaluator):
-    """An evaluator where Ray runs it: made again for as long as it dies by accident, gone when it has ended.
-
-    Everything else on its machine comes first.
-    """
+    """An evaluator where Ray runs it: made again for as long as it dies by accident, gone when it has ended."""
 
     def __init__(self, site: Site) -> None:
         self._self = ray.get_runtime_context().current_actor
-        os.nice(NICENESS)
         super().__init__(site, select_runtime(site.driver, site.home), ControlEvaluationReporter())
 
     def _work(self) -> None:
