@@ -157,8 +157,8 @@ class Stream:
             return self._read_ahead(spans(item, self._buffers.span_bytes))
 
         share = Share(self._channel.arrow, self._passes.record_shard, self._passes.shuffling(epoch))
-        batches = tables.batches(_sources(self._passes.records(epoch)), read_ahead)
-        write_stream(batches, tables.schema, share, pipe)
+        with contextlib.closing(tables.batches(_sources(self._passes.records(epoch)), read_ahead)) as batches:
+            write_stream(batches, tables.schema, share, pipe)
 
     def _read_ahead(self, steps: Iterator[Step]) -> Ring:
         self._ring = ring = Ring(self._store, steps, self._buffers)
