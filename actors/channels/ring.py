@@ -192,7 +192,8 @@ class Ring:
         def tell(filled: int) -> None:
             with self._changed:
                 slot.filled = filled
-                self._changed.notify_all()
+                if self._slots and self._slots[0] is slot:  # nobody waits for the others yet
+                    self._changed.notify_all()
 
         error: Exception | None = None
         try:

@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -198,10 +198,11 @@ class Streams:
         try:
             entries, pins = find_entries(self._store, channel), Pins(self._store)
             tables = self._find_tables(channel, entries, pins) if channel.input_mode == "Arrow" else None
-            if not any(entries.sizes.values()):
+            first = _first_of_some_size(entries)
+            if first is None:
                 self._note("ChannelEmpty", f"Channel {channel.name}: no object at {channel.uri} holds a single byte")
             elif tables is None and not entries.are_files:
-                self._read_first_byte(entries, pins)
+                self._read_first_byte(entries.records(first), pins)
             buffer_bytes = self._buffer_bytes // len(folders)
             self._found[channel.name] = {
                 rank: partial(
@@ -258,18 +259,17 @@ class Streams:
             self._note("ChannelStreamed", f"Channel {name}: {had}")
         self._is_open = False
 
-    def _read_first_byte(self, entries: Entries, pins: Pins) -> None:
+    def _read_first_byte(self, records: Sequence[Record], pins: Pins) -> None:
         """See that the store gives out what it lists. What reading takes, connections too, is there from then on."""
-        first = next(_sources(record for index in range(len(entries.sizes)) for record in entries.records(index)), None)
-        item = pins.find(first) if first is not None else None
-        if item is not None and item.size_bytes:
+        source = next(_sources(records), None)
+        if source is not None and (item := pins.find(source)).size_bytes:
             self._store.fill(item, 0, memoryview(bytearray(1)), lambda _: None)
 
     def _find_tables(self, channel: ChannelSpec, entries: Entries, pins: Pins) -> Tables:
         """Look at the first object that is not empty: the others are to be like it."""
         from raymaker.actors.channels.tables import Tables  # pyarrow.dataset takes long to load
 
-        index = next((index for index, size_bytes in enumerate(entries.sizes.values()) if size_bytes), None)
+        index = _first_of_some_size(entries)
         if index is None:
             raise UnsupportedError(
                 f"no object at {channel.uri} holds a single byte, so that nothing says what it is of"
@@ -284,6 +284,10 @@ class Streams:
 
     def _all(self) -> Iterator[Stream]:
         return (stream for streams in self._streams.values() for stream in streams.values())
+
+
+def _first_of_some_size(entries: Entries) -> int | None:
+    return next((index for index, size_bytes in enumerate(entries.sizes.values()) if size_bytes), None)
 
 
 def _sources(records: Iterable[Record]) -> Iterator[Source]:
