@@ -177,6 +177,7 @@ class ScoringContainer:
             labels=self._labels,
             resources=spec.resources,
             network=spec.network,
+            yields_cpu=spec.yields_cpu,
         )
 
     def _wait_until_healthy(self, handle: ContainerHandle, port: int) -> Address:

@@ -96,6 +96,8 @@ class ContainerSpec:
     were set aside for this process."""
     read_only_root: bool = False
     """Whether it can write only to its mounts, to shared memory and to /tmp."""
+    yields_cpu: bool = False
+    """Whether others on the machine come first where CPU time is short."""
 
 
 @dataclass(frozen=True)
@@ -320,3 +322,5 @@ class ScoringSpec:
     """Where more models lie that the container finds beside its own, by their channels' names."""
     checkpoint: str | None = None
     """Which checkpoint at `model_uri`, a checkpoint location, is the model; None: what lies there is the model."""
+    yields_cpu: bool = False
+    """Whether others on the machine come first where CPU time is short."""

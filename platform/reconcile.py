@@ -20,7 +20,8 @@ from raymaker.platform.comparing.algorithms import is_comparison
 from raymaker.platform.comparing.reconcile_comparisons import follow_comparisons
 from raymaker.platform.database import events, hosting, training, updates
 from raymaker.platform.database.engine import Database
-from raymaker.platform.evaluating.reconcile_evaluations import EvaluationReconciler, EvaluatorFleet
+from raymaker.platform.evaluating.evaluators import EvaluatorFleet
+from raymaker.platform.evaluating.reconcile_evaluations import EvaluationReconciler
 from raymaker.platform.evaluating.watch import CheckpointWatch
 from raymaker.platform.hosting import rollout
 from raymaker.platform.hosting.reconcile_rollouts import RolloutReconciler
@@ -95,7 +96,7 @@ class Reconciler:
         self._settings = settings
         self._catalogue = catalogue
         self._transforms = TransformReconciler(database, fleet, catalogue)
-        self._evaluations = EvaluationReconciler(database, fleet, catalogue, watch)
+        self._evaluations = EvaluationReconciler(database, fleet, catalogue, watch, settings.evaluator_keep_s)
         self._sleep = SleepReconciler(database, fleet)
         self._rollouts = RolloutReconciler(database)
         self._deployed: dict[str, tuple[int, RolloutStage | None, int | None]] = {}
@@ -103,7 +104,7 @@ class Reconciler:
         self._launched: set[Attempt] = set()
         """The attempts that this process has launched: the fleet knows what those need."""
         self.is_hurried = False
-        """Whether somebody waits for an endpoint, so that the next step should come soon."""
+        """Whether somebody waits for an endpoint, or for room that is about to be there: the next step comes soon."""
 
     def step(self, now: float) -> None:
         """Look once at every unfinished job and endpoint. One that fails does not keep the others from their turn."""
@@ -149,6 +150,7 @@ class Reconciler:
         for job in queue:
             with _logged(job.name):
                 job.place(room)
+        self._evaluations.make_way(room)
 
     def _queued(self, job: TrainingJobRecord, now: float) -> Queued:
         def place(room: Room) -> None:
@@ -170,10 +172,9 @@ class Reconciler:
 
     def _step_endpoints(self, now: float) -> None:
         endpoints = hosting.active_endpoints(self._database)
-        self.is_hurried = any(endpoint.sleep is not None for endpoint in endpoints)
-        if not endpoints:
-            return
-        seen = self._fleet.endpoints([endpoint.name for endpoint in endpoints])
+        self.is_hurried = self._evaluations.are_making_way or any(endpoint.sleep is not None for endpoint in endpoints)
+        seen = self._fleet.endpoints([endpoint.name for endpoint in endpoints]) if endpoints else {}
+        self._evaluations.is_room_wanted = any(it.is_short for it in seen.values())
         for endpoint in endpoints:
             try:
                 self._step_endpoint(endpoint, seen[endpoint.name], now)

@@ -35,6 +35,10 @@ class Room:
         self._waiting.append(name)
         return reason
 
+    def is_wanted(self, held: Resources) -> bool:
+        """Tell whether somebody waits for some of what is held."""
+        return bool(self._waiting) and bool(shortage(_of_kinds(self._free, held)))
+
 
 def _of_kinds(free: Resources, needed: Resources) -> Resources:
     """Look only at those kinds of resources of which something is needed."""

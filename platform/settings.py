@@ -60,6 +60,9 @@ class Settings(BaseSettings):
     exchange_arena_mib: int | None = Field(
         None, ge=1, description="shared memory of the exchange on each instance, in MiB; default: it chooses"
     )
+    evaluator_keep_s: float = Field(
+        60.0, ge=0, description="how long a job's evaluator waits for the next checkpoint while nobody needs its room"
+    )
     stream_buffer_mib: int = Field(
         64, ge=1, description="memory that a streamed channel of an instance may hold, in MiB"
     )

@@ -75,6 +75,11 @@ class EndpointObservation:
     message: str = ""
     states: Mapping[str, EndpointState] = field(default_factory=dict)
 
+    @property
+    def is_short(self) -> bool:
+        """Whether some replicas that shall run do not, for want of room perhaps."""
+        return any(self.running_counts.get(name, 0) < count for name, count in self.wanted_counts.items())
+
 
 STATES = {
     "NOT_STARTED": EndpointState.DEPLOYING,

@@ -23,7 +23,7 @@ from raymaker.actors.errors import StorageError
 PIPE_BYTES = 1024 * 1024
 """How much a pipe holds, where the system lets this account have so much."""
 LOOK_MS = 500
-SMALL_BYTES = 16 * 1024
+SMALL_BYTES = 8 * 1024
 """What is gathered before it is written: a pipe holds few pieces, however small they are."""
 GATHERED_BYTES = 64 * 1024
 DRAIN_LOOK_S = 0.002

@@ -6,6 +6,7 @@ Knows no channels: it is given a plan, which says what comes after what, and giv
 from __future__ import annotations
 
 import collections
+import mmap
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,10 +49,10 @@ class Buffers:
         self.span_bytes = max(SMALLEST_SPAN_BYTES, min(wanted, LARGEST_SPAN_BYTES))
         self.count = max(2, total_bytes // self.span_bytes)
         self._unmade_count = self.count
-        self._free: list[bytearray] = []
+        self._free: list[mmap.mmap] = []
         self._changed = threading.Condition()
 
-    def take(self, is_over: threading.Event) -> bytearray | None:
+    def take(self, is_over: threading.Event) -> mmap.mmap | None:
         """Return a buffer once one is free; None where that is no longer wanted (`wake` after setting `is_over`)."""
         with self._changed:
             self._changed.wait_for(lambda: is_over.is_set() or self._free or self._unmade_count)
@@ -60,9 +61,9 @@ class Buffers:
             if self._free:
                 return self._free.pop()
             self._unmade_count -= 1
-        return bytearray(self.span_bytes)
+        return mmap.mmap(-1, self.span_bytes)  # which costs nothing before it is written to
 
-    def give(self, buffer: bytearray) -> None:
+    def give(self, buffer: mmap.mmap) -> None:
         """Give a buffer back."""
         with self._changed:
             self._free.append(buffer)
@@ -167,7 +168,7 @@ class Ring:
                 return
             self._fill(slot)
 
-    def _next_span(self, buffer: bytearray) -> _Slot | None:
+    def _next_span(self, buffer: mmap.mmap) -> _Slot | None:
         """Go on in the plan up to a span, which gets the buffer; None where none comes any more."""
         while not self._is_planned:
             try:
@@ -191,7 +192,8 @@ class Ring:
         def tell(filled: int) -> None:
             with self._changed:
                 slot.filled = filled
-                self._changed.notify_all()
+                if self._slots and self._slots[0] is slot:  # nobody waits for the others yet
+                    self._changed.notify_all()
 
         error: Exception | None = None
         try:
@@ -209,7 +211,7 @@ class Ring:
             self._give_back(slot)
 
     def _give_back(self, slot: _Slot) -> None:
-        if isinstance(slot.content, bytearray):
+        if isinstance(slot.content, mmap.mmap):
             self._buffers.give(slot.content)
 
 
@@ -218,7 +220,7 @@ class _Slot:
     """A step under way: where its bytes are, and how many of them."""
 
     step: Step
-    content: bytes | bytearray
+    content: bytes | mmap.mmap
     size_bytes: int
     filled: int = 0
     error: Exception | None = None
@@ -226,7 +228,7 @@ class _Slot:
     """Whether no thread writes to it any more."""
 
     @classmethod
-    def of(cls, step: Step, buffer: bytearray) -> _Slot:
+    def of(cls, step: Step, buffer: mmap.mmap) -> _Slot:
         """Begin a step; a span is read into the buffer."""
         if isinstance(step, bytes):
             return cls(step, step, len(step), filled=len(step), is_settled=True)

@@ -11,7 +11,8 @@ import contextlib
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 JOIN_S = 10.0
+
+
+@dataclass
+class _Pass:
+    """A pass that is to be delivered: what writes it, and what is read ahead of that."""
+
+    write: Callable[[PipeWriter], None]
+    ring: Ring | None = None
+
+    def close(self) -> None:
+        """Read no more ahead. Closing twice does nothing."""
+        if self.ring is not None:
+            self.ring.close()
 
 
 class Stream:
@@ -63,6 +77,7 @@ class Stream:
         self._past_bytes = 0
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name=f"stream-{channel.name}", daemon=True)
+        self._first: _Pass | None = None
         self.problem: str | None = None
         self.pass_count = 0
         """How many passes a reader has begun."""
@@ -75,6 +90,7 @@ class Stream:
 
     def start(self) -> None:
         """Begin to read ahead, and wait for the first reader."""
+        self._first = self._prepare(0)
         self._thread.start()
 
     def abort(self) -> None:
@@ -98,8 +114,10 @@ class Stream:
     def _run(self) -> None:
         try:
             for epoch in itertools.count():
-                self._pipes.make(epoch + 1)  # so that whoever has come to the end of this one finds the next
-                self._deliver(epoch)
+                ahead, self._first = self._first or self._prepare(epoch), None
+                with contextlib.closing(ahead):
+                    self._pipes.make(epoch + 1)  # so that whoever has come to the end of this one finds the next
+                    self._deliver(epoch, ahead)
                 self._pipes.remove(epoch)
         except Aborted:
             return
@@ -109,31 +127,28 @@ class Stream:
             logger.exception("streaming %s failed", self._channel.name)
             self.problem = f"channel {self._channel.name} could not be streamed: {error!r}"
 
-    def _deliver(self, epoch: int) -> None:
+    def _deliver(self, epoch: int, ahead: _Pass) -> None:
         """Go through one pass, once a reader comes for it, until it has all or leaves."""
-        with self._prepared(epoch) as write_all:
-            self._pipe = pipe = self._pipes.open(epoch)
-            self.pass_count += 1
-            is_whole = False
-            with contextlib.suppress(ReaderLeft):
-                write_all(pipe)
-                is_whole = True
+        self._pipe = pipe = self._pipes.open(epoch)
+        self.pass_count += 1
+        is_whole = False
+        with contextlib.suppress(ReaderLeft):
+            ahead.write(pipe)
+            is_whole = True
+        ahead.close()
         if self._pipes.is_over.is_set():
             raise Aborted
         self._end_pass(is_whole=is_whole)
 
-    @contextlib.contextmanager
-    def _prepared(self, epoch: int) -> Iterator[Callable[[PipeWriter], None]]:
-        """Begin what can begin before a reader comes, and give what then writes the pass."""
+    def _prepare(self, epoch: int) -> _Pass:
+        """Begin what can begin before a reader comes."""
         records = self._passes.records(epoch)
         if self._tables is not None:
-            yield partial(self._write_records, self._tables, epoch)
-        elif self._passes.are_files and not self._form.is_packed:
-            yield partial(hand_over, self._store, _sources(records), self._pins, self._form)
-        else:
-            ring = self._read_ahead(plan(records, self._pins, self._form, self._buffers.span_bytes))
-            with contextlib.closing(ring):
-                yield partial(deliver, ring, self._form, self._scratch)
+            return _Pass(partial(self._write_records, self._tables, epoch))
+        if self._passes.are_files and not self._form.is_packed:
+            return _Pass(partial(hand_over, self._store, _sources(records), self._pins, self._form))
+        ring = self._read_ahead(plan(records, self._pins, self._form, self._buffers.span_bytes))
+        return _Pass(partial(deliver, ring, self._form, self._scratch), ring)
 
     def _write_records(self, tables: Tables, epoch: int, pipe: PipeWriter) -> None:
         from raymaker.actors.channels.tables import Share, write_stream
@@ -142,8 +157,8 @@ class Stream:
             return self._read_ahead(spans(item, self._buffers.span_bytes))
 
         share = Share(self._channel.arrow, self._passes.record_shard, self._passes.shuffling(epoch))
-        batches = tables.batches(_sources(self._passes.records(epoch)), read_ahead)
-        write_stream(batches, tables.schema, share, pipe)
+        with contextlib.closing(tables.batches(_sources(self._passes.records(epoch)), read_ahead)) as batches:
+            write_stream(batches, tables.schema, share, pipe)
 
     def _read_ahead(self, steps: Iterator[Step]) -> Ring:
         self._ring = ring = Ring(self._store, steps, self._buffers)
@@ -183,8 +198,11 @@ class Streams:
         try:
             entries, pins = find_entries(self._store, channel), Pins(self._store)
             tables = self._find_tables(channel, entries, pins) if channel.input_mode == "Arrow" else None
-            if not any(entries.sizes.values()):
+            first = _first_of_some_size(entries)
+            if first is None:
                 self._note("ChannelEmpty", f"Channel {channel.name}: no object at {channel.uri} holds a single byte")
+            elif tables is None and not entries.are_files:
+                self._read_first_byte(entries.records(first), pins)
             buffer_bytes = self._buffer_bytes // len(folders)
             self._found[channel.name] = {
                 rank: partial(
@@ -241,11 +259,17 @@ class Streams:
             self._note("ChannelStreamed", f"Channel {name}: {had}")
         self._is_open = False
 
+    def _read_first_byte(self, records: Sequence[Record], pins: Pins) -> None:
+        """See that the store gives out what it lists. What reading takes, connections too, is there from then on."""
+        source = next(_sources(records), None)
+        if source is not None and (item := pins.find(source)).size_bytes:
+            self._store.fill(item, 0, memoryview(bytearray(1)), lambda _: None)
+
     def _find_tables(self, channel: ChannelSpec, entries: Entries, pins: Pins) -> Tables:
         """Look at the first object that is not empty: the others are to be like it."""
         from raymaker.actors.channels.tables import Tables  # pyarrow.dataset takes long to load
 
-        index = next((index for index, size_bytes in enumerate(entries.sizes.values()) if size_bytes), None)
+        index = _first_of_some_size(entries)
         if index is None:
             raise UnsupportedError(
                 f"no object at {channel.uri} holds a single byte, so that nothing says what it is of"
@@ -260,6 +284,10 @@ class Streams:
 
     def _all(self) -> Iterator[Stream]:
         return (stream for streams in self._streams.values() for stream in streams.values())
+
+
+def _first_of_some_size(entries: Entries) -> int | None:
+    return next((index for index, size_bytes in enumerate(entries.sizes.values()) if size_bytes), None)
 
 
 def _sources(records: Iterable[Record]) -> Iterator[Source]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import io
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 ReadAhead = Callable[[PinnedObject], Ring]
 """Begins to read an object ahead."""
 BLOCK_BYTES = 1024 * 1024
+DECODED_BYTES = 16 * 1024 * 1024
+"""About how much of a row group is decoded at once: more than a batch, as each time has its price."""
+LEAST_DECODED_COUNT = 64
 OPERATORS = {
     "Equal": "==",
     "NotEqual": "!=",
@@ -65,8 +69,14 @@ class Tables:
         self._schema = schema
         self.schema = pa.schema([schema.field(name) for name in self._columns])
 
-    def batches(self, sources: Iterable[Source], read_ahead: ReadAhead) -> Iterator[pa.RecordBatch]:
-        """The wanted records of all objects, in order. Raises StorageError, UnsupportedError."""
+    def batches(self, sources: Iterable[Source], read_ahead: ReadAhead) -> Generator[pa.RecordBatch]:
+        """The wanted records of all objects, in order, decoded ahead of whoever takes them.
+
+        Raises StorageError, UnsupportedError.
+        """
+        return _decode_ahead(self._decode(sources, read_ahead))
+
+    def _decode(self, sources: Iterable[Source], read_ahead: ReadAhead) -> Generator[pa.RecordBatch]:
         for source in sources:
             if self._pins.find(source).size_bytes:  # such as the _SUCCESS that Spark leaves
                 with self._opened(source, read_ahead) as batches:
@@ -93,30 +103,44 @@ class Tables:
                 f"{item.uri} is neither Parquet, CSV nor JSON lines by its name or the channel's ContentType, which is "
                 "what Arrow mode reads: give it such a name, or use Pipe mode"
             )
+        if kind == "parquet":
+            return self._scan_parquet(pa.PythonFile(_PinnedFile(self._store, item), "r"))
         options: dict[str, Any] = {"batch_size": self._arrow.batch_rows_count, "batch_readahead": 1}
         if self._schema is not None:
             options |= {"columns": list(self._columns), "filter": self._filter}
-        if kind == "parquet":
-            return self._scan_parquet(_PinnedFile(self._store, item), options)
         ring = stack.enter_context(contextlib.closing(read_ahead(item)))
         text = pa.PythonFile(_Text(ring, Unpacker(item.uri) if is_packed else None), "r")
         reader = self._open_csv(text) if kind == "csv" else self._open_json(text)
         return _Batches(reader.schema, dataset.Scanner.from_batches(reader, **options).to_batches())
 
-    def _scan_parquet(self, file: _PinnedFile, options: dict[str, Any]) -> _Batches:
-        fragment = dataset.ParquetFileFormat().make_fragment(pa.PythonFile(file, "r"))
-        found = fragment.physical_schema
-        schema = self._schema if self._schema is not None else found
-        if missing := set(schema.names) - set(found.names):
+    def _scan_parquet(self, source: pa.NativeFile) -> _Batches:
+        file = parquet.ParquetFile(source, pre_buffer=True)
+        found = file.schema_arrow
+        if self._schema is None:
+            return _Batches(found, iter(()))
+        if missing := set(self._schema.names) - set(found.names):
             raise ValueError(f"it has no column {min(missing)!r}")
-        condition = options.pop("filter", None)
+        return _Batches(self._schema, self._decode_parquet(source, file, self._schema))
 
-        def scan() -> Iterator[pa.RecordBatch]:
-            # One row group at a time: a scan of the whole holds all that it has read until its end.
-            for group in fragment.split_by_row_group(condition, schema=schema):
-                yield from group.scanner(schema=schema, filter=condition, **options).to_batches()
+    def _decode_parquet(
+        self, source: pa.NativeFile, file: parquet.ParquetFile, schema: pa.Schema
+    ) -> Iterator[pa.RecordBatch]:
+        """Decode a few rows of a row group after another: who asks for several groups gets all of them into memory."""
+        wanted = list(dict.fromkeys([*self._columns, *(name for name, *_ in self._arrow.filters)]))
+        types = pa.schema([schema.field(name) for name in wanted])
+        for number in self._row_groups(source, file, schema):
+            group = file.metadata.row_group(number)
+            count = max(LEAST_DECODED_COUNT, DECODED_BYTES * group.num_rows // max(1, group.total_byte_size))
+            for batch in file.iter_batches(count, row_groups=[number], columns=wanted):
+                rows = batch.select(wanted).cast(types)
+                yield (rows if self._filter is None else rows.filter(self._filter)).select(list(self._columns))
 
-        return _Batches(schema, scan())
+    def _row_groups(self, source: pa.NativeFile, file: parquet.ParquetFile, schema: pa.Schema) -> Sequence[int]:
+        """The row groups in which something may fit the filters."""
+        if self._filter is None:
+            return range(file.num_row_groups)
+        fragment = dataset.ParquetFileFormat().make_fragment(source)
+        return [part.row_groups[0].id for part in fragment.split_by_row_group(self._filter, schema=schema)]
 
     def _open_csv(self, text: Any) -> Any:
         is_bare = "header=absent" in (self._channel.content_type or "").replace(" ", "").lower()
@@ -160,6 +184,15 @@ class Tables:
             is_list = operator in {"In", "NotIn"}
             conditions.append((name, OPERATORS[operator], values if is_list else values[0]))
         return parquet.filters_to_expression(conditions) if conditions else None
+
+
+def _decode_ahead(batches: Generator[pa.RecordBatch]) -> Generator[pa.RecordBatch]:
+    """Have the next batch decoded while one is in use."""
+    with contextlib.closing(batches), ThreadPoolExecutor(1, "stream-decoder") as thread:
+        coming = thread.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
+            yield batch
 
 
 @dataclass(frozen=True)
@@ -286,6 +319,12 @@ class _PinnedFile(io.RawIOBase):
         self._store.fill(self._item, self._position, view[:count], lambda _: None)
         self._position += count
         return count
+
+    def read_buffer(self, size_bytes: int) -> pa.Buffer:
+        """Read as pyarrow does where it can, without copying what was read."""
+        buffer = pa.allocate_buffer(max(0, min(size_bytes, self._item.size_bytes - self._position)))
+        self.readinto(buffer)
+        return buffer
 
 
 class _Sink(io.RawIOBase):

@@ -18,6 +18,8 @@ from raymaker.actors.spec import ContainerSpec, Network
 
 CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETPCAP", "SETUID"]
 """What ordinary images need to set up files and to drop to another user; everything else is taken away."""
+YIELDING_SHARES = 64
+"""The share of CPU time of a container that lets others come first; an ordinary one has 1,024."""
 PIDS_LIMIT = 16_384
 """Threads count, and numeric libraries start as many per process as the machine has processors."""
 EXEC_FAILURE = re.compile(
@@ -48,6 +50,8 @@ def host_config(spec: ContainerSpec, network: str, hosts: Mapping[str, str], cpu
     }
     if 0 < limits.cpus < cpu_count:
         config["nano_cpus"] = max(int(limits.cpus * 1e9), 10_000_000)
+    if spec.yields_cpu:
+        config["cpu_shares"] = YIELDING_SHARES
     if limits.memory_bytes:
         config |= {"mem_limit": limits.memory_bytes, "memswap_limit": limits.memory_bytes}
     if limits.gpus or spec.gpu_ids:

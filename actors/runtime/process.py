@@ -208,6 +208,7 @@ class ProcessRuntime:
             "environment": environment,
             "mounts": [asdict(mount) for mount in mounts],
             "read_only_root": spec.read_only_root,
+            "yields_cpu": spec.yields_cpu,
             "network": spec.network.value,
             "hostname": spec.hostname,
             "shm_bytes": spec.shm_bytes,

@@ -9,7 +9,6 @@ from raymaker.actors.site import Site
 from raymaker.platform.cluster.reporter import ControlReporter
 from raymaker.serving.evaluation.evaluator import Evaluator
 from raymaker.serving.evaluation.reports import EvaluationReport
-from raymaker.serving.evaluation.spec import EvaluationSpec
 
 
 class ControlEvaluationReporter(ControlReporter):
@@ -25,12 +24,12 @@ class ControlEvaluationReporter(ControlReporter):
 
 
 class EvaluatorActor(Evaluator):
-    """An evaluation where Ray runs it: made again for as long as it dies by accident, gone when it has ended."""
+    """An evaluator where Ray runs it: made again for as long as it dies by accident, gone when it has ended."""
 
-    def __init__(self, spec: EvaluationSpec, site: Site) -> None:
+    def __init__(self, site: Site) -> None:
         self._self = ray.get_runtime_context().current_actor
-        super().__init__(spec, site, select_runtime(site.driver, site.home), ControlEvaluationReporter())
+        super().__init__(site, select_runtime(site.driver, site.home), ControlEvaluationReporter())
 
-    def _run(self) -> None:
-        super()._run()
+    def _work(self) -> None:
+        super()._work()
         ray.kill(self._self, no_restart=True)

@@ -12,12 +12,12 @@ from ray.util import list_named_actors
 from raymaker.actors.gang_room import AbandonedRooms
 from raymaker.actors.spec import Resources, TrainingSpec
 from raymaker.platform.capacity import add, resources_needed, subtract
-from raymaker.platform.cluster.evaluators import evaluators, launch_evaluation, stop_evaluation
+from raymaker.platform.cluster.evaluators import end_evaluator, evaluate, evaluators, rest_evaluator
 from raymaker.platform.cluster.machines import Machines
 from raymaker.platform.cluster.reporter import NAMESPACE, ControlReporter
 from raymaker.platform.cluster.site import site_of
 from raymaker.platform.cluster.transforms import launch_transform, stop_transform, transform_machines
-from raymaker.platform.evaluating.reconcile_evaluations import EvaluatorKey
+from raymaker.platform.evaluating.evaluators import EvaluatorKey
 from raymaker.platform.pools.sizing import Limits
 from raymaker.platform.settings import Settings
 from raymaker.platform.transforming.reconcile_transforms import MachineKey
@@ -115,18 +115,21 @@ class RayFleet:
         stop_transform(key)
 
     def evaluators(self) -> frozenset[EvaluatorKey]:
-        """Name every evaluation that lives."""
+        """Name every evaluator that lives."""
         return evaluators()
 
-    def launch_evaluation(self, spec: EvaluationSpec) -> None:
-        """Start an evaluation, which holds its resources."""
+    def evaluate(self, spec: EvaluationSpec) -> None:
+        """Have a job's evaluator, which holds its resources, be at an evaluation."""
         self._machines.give_room()
-        key = ("evaluation", (spec.job_name, spec.number))
-        self._unplaced[key] = (launch_evaluation(spec, self._site), spec.instance_type.resources)
+        self._unplaced["evaluator", spec.evaluator] = (evaluate(spec, self._site), spec.instance_type.resources)
 
-    def stop_evaluation(self, key: EvaluatorKey) -> None:
-        """Ask an evaluation to end."""
-        stop_evaluation(key)
+    def rest_evaluator(self, key: EvaluatorKey) -> None:
+        """Have an evaluator be at nothing."""
+        rest_evaluator(key)
+
+    def end_evaluator(self, key: EvaluatorKey) -> None:
+        """Have an evaluator end."""
+        end_evaluator(key)
 
     def endpoints(self, names: list[str]) -> Mapping[str, EndpointObservation]:
         """Tell what each endpoint looks like from outside."""

@@ -329,7 +329,7 @@ def _room_name(machine_name: str) -> str:
 
 
 def _node_of(room: PlacementGroup, timeout_s: float) -> str | None:
-    """The node on which a reservation was made, None where it still waits. Ray's own `wait` knows whole seconds only."""
+    """The node on which a reservation was made, None where it still waits. Ray's `wait` knows whole seconds only."""
     deadline = time.monotonic() + timeout_s
     while (found := placement_group_table(room))["state"] != "CREATED":
         if time.monotonic() >= deadline:

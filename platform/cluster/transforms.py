@@ -7,7 +7,7 @@ from typing import Any
 import ray
 
 from raymaker.actors.site import Site
-from raymaker.platform.cluster.workers import launch_worker, stop_worker, worker_keys
+from raymaker.platform.cluster.workers import find_worker, launch_worker, worker_keys
 from raymaker.platform.transforming.reconcile_transforms import MachineKey
 from raymaker.serving.transform.spec import TransformSpec
 
@@ -30,4 +30,5 @@ def launch_transform(spec: TransformSpec, site: Site) -> ray.ObjectRef[Any]:
 
 def stop_transform(key: MachineKey) -> None:
     """Ask a machine to stop, where it lives."""
-    stop_worker(KIND, key)
+    if (machine := find_worker(KIND, key)) is not None:
+        machine.stop.remote()

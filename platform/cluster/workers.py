@@ -38,13 +38,12 @@ def launch_worker(kind: str, key: Iterable[object], actor: type, needed: Resourc
     )
 
 
-def stop_worker(kind: str, key: Iterable[object]) -> None:
-    """Ask a worker to stop, where it lives. Never blocks."""
+def find_worker(kind: str, key: Iterable[object]) -> Any:
+    """Find a worker; None where it does not live."""
     try:
-        worker: Any = ray.get_actor(_name(kind, key), namespace=NAMESPACE)
+        return ray.get_actor(_name(kind, key), namespace=NAMESPACE)
     except ValueError:
-        return
-    worker.stop.remote()
+        return None
 
 
 def _name(kind: str, key: Iterable[object]) -> str:

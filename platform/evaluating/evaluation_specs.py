@@ -99,5 +99,6 @@ def _scoring(job: TrainingJobRecord, evaluation: EvaluationRecord, instance_type
         checkpoint=evaluation.checkpoint,
         environment=config.get("Environment", {}),
         resources=instance_type.resources,
+        yields_cpu=True,
         startup_timeout_s=config.get("ContainerStartupHealthCheckTimeoutInSeconds", ScoringSpec.startup_timeout_s),
     )

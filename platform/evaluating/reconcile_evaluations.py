@@ -1,23 +1,24 @@
 """Evaluations in the reconciler's loop: made when checkpoints come, followed while they run, placed after all jobs.
 
-Knows no Ray: what it asks of the cluster is the `EvaluatorFleet` protocol.
+Which evaluators there are, and how long they stay, is the matter of `evaluators.py`.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from sqlalchemy import Connection
 
 from raymaker.actors.spec import InstanceType
+from raymaker.platform.catalogue import CatalogueError
 from raymaker.platform.database import evaluations
 from raymaker.platform.database.engine import Database
 from raymaker.platform.database.evaluation_reports import unfinished_evaluations
 from raymaker.platform.evaluating import evaluations as moves
 from raymaker.platform.evaluating.evaluation_specs import evaluation_spec
 from raymaker.platform.evaluating.evaluations import EvaluationRecord, EvaluationStatus, Trigger, is_scheduled
+from raymaker.platform.evaluating.evaluators import EvaluatorFleet, Evaluators
 from raymaker.platform.evaluating.watch import CheckpointWatch, Listing
 from raymaker.platform.records import TrainingJobRecord, TrainingJobStatus
 from raymaker.platform.room import Queued, Room
@@ -28,21 +29,6 @@ logger = logging.getLogger(__name__)
 NAMED_COUNT = 5
 CLOCKS_APART_S = 60.0
 """How far behind a store's clock may be: what it says was there before the job is not the job's."""
-EvaluatorKey = tuple[str, int]
-"""A job, and the evaluation's number."""
-
-
-class EvaluatorFleet(Protocol):
-    """What evaluations ask of the cluster."""
-
-    def evaluators(self) -> frozenset[EvaluatorKey]:
-        """Name every evaluation that has its machine, placed or still waiting for its place."""
-
-    def launch_evaluation(self, spec: EvaluationSpec) -> None:
-        """Start an evaluation, and keep what it needs from others until it has it. One that lives is not started."""
-
-    def stop_evaluation(self, key: EvaluatorKey) -> None:
-        """Ask an evaluation to end. Never blocks."""
 
 
 class EvaluationReconciler:
@@ -54,22 +40,37 @@ class EvaluationReconciler:
         fleet: EvaluatorFleet,
         catalogue: Mapping[str, InstanceType],
         watch: CheckpointWatch,
+        keep_s: float,
     ) -> None:
         self._database = database
-        self._fleet = fleet
         self._catalogue = catalogue
         self._watch = watch
-        self._had_evaluators = True
-        """Whether there may be any to be ended; an earlier process may have left some."""
+        self._evaluators = Evaluators(fleet, keep_s)
+        self.is_room_wanted = False
+        """Whether somebody who does not queue here, as endpoints do, may lack room."""
+
+    @property
+    def are_making_way(self) -> bool:
+        """Whether evaluators are about to go, for what waits for their room."""
+        return self._evaluators.are_making_way
 
     def step(self, jobs: Sequence[TrainingJobRecord], now: float) -> list[Queued]:
         """Look after the evaluations of all `jobs`, which have not ended, and return those that wait for room."""
         self._make(jobs, now)
         unfinished = unfinished_evaluations(self._database)
         running = [(record, job) for record, job in unfinished if record.status is EvaluationStatus.IN_PROGRESS]
-        if running or self._had_evaluators:
-            self._follow(running)
-        return [self._queued(record, job, now) for record, job in unfinished if (record, job) not in running]
+        waiting = [(record, job) for record, job in unfinished if record.status is EvaluationStatus.PENDING]
+        expected = {job.name for _, job in waiting}
+        if not any("MaxInstanceCount" in job.request["ResourceConfig"] for job in jobs):
+            expected |= {job.name for job in jobs if is_scheduled(job.request)}
+        self._evaluators.step([spec for each in running if (spec := self._spec(*each))], expected, now)
+        if self.is_room_wanted:
+            self._evaluators.make_way()
+        return [self._queued(record, job, now) for record, job in waiting]
+
+    def make_way(self, room: Room) -> None:
+        """End evaluators that have nothing to do, where somebody waits for what they hold."""
+        self._evaluators.make_way(room)
 
     def _make(self, jobs: Sequence[TrainingJobRecord], now: float) -> None:
         """Make evaluations of checkpoints that are new."""
@@ -122,23 +123,12 @@ class EvaluationReconciler:
             reason = "newer ones came while another was evaluated, or before it was time"
             _note_skipped(connection, job, passed, reason, now)
 
-    def _follow(self, running: Sequence[tuple[EvaluationRecord, TrainingJobRecord]]) -> None:
-        """See that every evaluation that was started has its machine, and no other has one."""
-        alive = self._fleet.evaluators()
-        self._had_evaluators = bool(alive)
-        wanted = {(record.job_name, record.number) for record, _ in running}
-        for record, job in running:
-            if (record.job_name, record.number) not in alive:
-                self._launch(record, job)
-        for key in alive - wanted:
-            self._fleet.stop_evaluation(key)
-
     def _queued(self, record: EvaluationRecord, job: TrainingJobRecord, now: float) -> Queued:
         name = f"evaluation {record.number} of {job.name}"
 
         def place(room: Room) -> None:
             spec = evaluation_spec(job, record, self._catalogue)
-            reason = room.take(name, spec.instance_type.resources, f"an instance of {spec.instance_type.name}")
+            reason = self._evaluators.place(spec, name, room)
             with self._database.transaction() as connection:
                 moved = evaluations.move_evaluation(
                     connection,
@@ -147,16 +137,16 @@ class EvaluationReconciler:
                     lambda it: moves.start(it, now) if reason is None else moves.mark_pending(it, reason),
                 )
             if moved.status is EvaluationStatus.IN_PROGRESS:
-                self._launch(moved, job)
+                self._evaluators.evaluate(spec)
 
         return Queued(record.created_at, name, place)
 
-    def _launch(self, record: EvaluationRecord, job: TrainingJobRecord) -> None:
+    def _spec(self, record: EvaluationRecord, job: TrainingJobRecord) -> EvaluationSpec | None:
         try:
-            self._fleet.launch_evaluation(evaluation_spec(job, record, self._catalogue))
-            self._had_evaluators = True
-        except Exception:
-            logger.exception("could not start evaluation %d of %s; the next step tries again", record.number, job.name)
+            return evaluation_spec(job, record, self._catalogue)
+        except CatalogueError:
+            logger.exception("evaluation %d of %s cannot go on", record.number, job.name)
+            return None
 
 
 def _note_skipped(

@@ -1,215 +1,74 @@
-"""One evaluation: a checkpoint fetched, served by a container of its own, asked for every record, and judged.
+"""The evaluator: one process that evaluates a job's checkpoints one after another, each in a scoring container anew.
 
-Made an actor elsewhere. May die at any line: made again it begins anew, since nothing counts before its last report.
-What it meets with is told and ends this evaluation only; training does not know of it.
+Made an actor elsewhere. It remembers nothing that counts: made again it does what it is told next.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import logging
-import shutil
 import threading
-import time
-from collections.abc import Iterator, Sequence
-from typing import Any
 
-from raymaker.actors.algorithm import prepare_algorithm
-from raymaker.actors.errors import ContainerMissing, EngineAway, WorkError
-from raymaker.actors.lease import Lease, LeaseHeld
-from raymaker.actors.reports import ReportRefused
-from raymaker.actors.runtime.base import LABEL_HOME, LABEL_KIND, LABEL_OWNER, ContainerRuntime, LogLine
-from raymaker.actors.scoring import ScoringContainer, fetch_model
+from raymaker.actors.runtime.base import ContainerRuntime
 from raymaker.actors.site import Site
-from raymaker.actors.storage import ObjectStore
-from raymaker.serving.evaluation.data import read_records
-from raymaker.serving.evaluation.function import run_function
-from raymaker.serving.evaluation.quality import Histogram, Quality, Results, measure
-from raymaker.serving.evaluation.records import RecordWriter
-from raymaker.serving.evaluation.reports import EvaluationReport, EvaluationReporter, Phase
-from raymaker.serving.evaluation.scorer import Scorer
+from raymaker.serving.evaluation.reports import EvaluationReporter
+from raymaker.serving.evaluation.run import EvaluationRun
 from raymaker.serving.evaluation.spec import EvaluationSpec
 
 logger = logging.getLogger(__name__)
 
-LOG_GROUP = "/raymaker/Evaluations"
-LABEL_EVALUATION = "raymaker.evaluation"
-LEASE_TIMEOUT_S = 30.0
-PROGRESS_S = 1.0
-DEATH_S = 1.0
-"""How long a container whose connection has broken may take to be seen dead."""
-RECORDS = "records.parquet"
-
-
-class Stopped(Exception):
-    """The evaluation was asked to end."""
-
 
 class Evaluator:
-    """Runs one evaluation in a thread of its own, so that `stop` and `number` are answered at any time."""
+    """Evaluates in a thread of its own, so that what it is told is heard at any time."""
 
-    def __init__(
-        self, spec: EvaluationSpec, site: Site, runtime: ContainerRuntime, reporter: EvaluationReporter
-    ) -> None:
-        self._spec = spec
+    def __init__(self, site: Site, runtime: ContainerRuntime, reporter: EvaluationReporter) -> None:
         self._site = site
         self._runtime = runtime
         self._reporter = reporter
-        self._store = ObjectStore(site.store)
-        self._name = f"evaluation-{spec.label}"
-        self._folder = site.evaluations / spec.label
-        self._attempt = 0
-        self._stop_requested = False
-        self._container: ScoringContainer | None = None
-        self._ended = threading.Event()
-        threading.Thread(target=self._run, name=self._name, daemon=True).start()
+        self._next: EvaluationSpec | None = None
+        self._running: EvaluationRun | None = None
+        self._is_ending = False
+        self._told = threading.Condition()
+        self._worker = threading.Thread(target=self._work, name="evaluator", daemon=True)
+        self._worker.start()
 
-    def number(self) -> int:
-        """Return the evaluation's number; an answer means that it lives."""
-        return self._spec.number
+    def evaluate(self, spec: EvaluationSpec | None) -> None:
+        """Be at this evaluation, or at none: another that is under way ends. Told again of the same one, it goes on."""
+        with self._told:
+            running = self._running
+            if running is not None and spec is not None and running.number == spec.number:
+                return
+            self._next = spec
+            self._told.notify()
+        if running is not None:
+            running.stop()
 
-    def stop(self) -> None:
-        """Have it end soon, and tell nothing more. Asking twice is fine."""
-        self._stop_requested = True
-        if (container := self._container) is not None:
-            container.kill()
+    def end(self) -> None:
+        """Have it end soon, and what it is at. Asking twice is fine."""
+        with self._told:
+            self._is_ending = True
+        self.evaluate(None)
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Block until the evaluation has ended and said so; False where `timeout_s` passed first."""
-        return self._ended.wait(timeout_s)
+        """Block until it has ended; False where `timeout_s` passed first."""
+        self._worker.join(timeout_s)
+        return not self._worker.is_alive()
 
-    def _run(self) -> None:
-        try:
-            with Lease.acquire(self._site.home, self._name, LEASE_TIMEOUT_S):
-                try:
-                    self._attempt = self._reporter.begin_evaluation(self._spec.job_name, self._spec.number)
-                    self._evaluate()
-                except (ReportRefused, Stopped) as refusal:
-                    logger.warning("%s ends: %s", self._name, refusal)
-                finally:
-                    shutil.rmtree(self._folder, ignore_errors=True)
-        except LeaseHeld:
-            logger.warning("%s already has a process", self._name)
-        finally:
-            self._ended.set()
+    def _work(self) -> None:
+        """Do what it is told, until it is to end, or has lost a try: the next one is for a process that starts anew."""
+        while (run := self._take()) is not None:
+            try:
+                if not run.run():
+                    return
+            finally:
+                with self._told:
+                    self._running = None
 
-    def _evaluate(self) -> None:
-        """Go through the steps, and tell how they ended. Raises ReportRefused, Stopped."""
-        try:
-            count, quality = self._judge()
-        except (EngineAway, ContainerMissing) as lost:
-            self._check_stop()
-            self._report(Phase.INTERRUPTED, str(lost))
-        except WorkError as error:
-            self._check_stop()
-            self._report(Phase.FAILED, str(error))
-        except (ReportRefused, Stopped):
-            raise
-        except Exception as error:
-            logger.exception("%s failed", self._name)
-            self._report(Phase.FAILED, f"InternalServerError: {error!r}")
-        else:
-            distributions = {"Outputs": _as_json(quality.outputs), "Labels": _as_json(quality.labels)}
-            facts: dict[str, Any] = {"metrics": quality.metrics, "distributions": distributions}
-            self._report(Phase.COMPLETED, f"Evaluated on {count} records", record_count=count, **facts)
-
-    def _judge(self) -> tuple[int, Quality]:
-        """Score every record, store the results and compute the metrics of them all."""
-        spec = self._spec
-        self._report(Phase.STARTING, "Preparing the scoring container")
-        for handle, _ in self._runtime.owned({LABEL_HOME: str(self._site.home), LABEL_OWNER: self._name}):
-            self._runtime.remove(handle)
-        shutil.rmtree(self._folder, ignore_errors=True)
-        algorithm = prepare_algorithm(
-            self._runtime, self._store, self._site, image=spec.scoring.image, source=spec.scoring.source
-        )
-        self._check_stop()
-        fetch_model(self._store, spec.scoring, self._folder / "model")
-        records = self._folder / RECORDS
-        container = ScoringContainer(
-            self._runtime,
-            algorithm,
-            spec.scoring,
-            name=f"raymaker-{self._site.tag}-{self._name}",
-            folder=self._folder / "model",
-            labels=self._labels,
-            on_log=self._log,
-        )
-        with self._serving(container), RecordWriter(records) as writer:
-            results = self._score(container, writer)
-        self._check_stop()
-        own = self._run_function()
-        wanted = [name for name in spec.metrics if name not in own]
-        quality = measure(results, spec.problem, wanted, positive_class=spec.answers.positive_class)
-        self._store.upload(records, spec.records_uri)
-        return len(results.labels), dataclasses.replace(quality, metrics={**quality.metrics, **own})
-
-    def _score(self, container: ScoringContainer, writer: RecordWriter) -> Results:
-        address = container.start()
-        self._check_stop()
-        results, told_at = Results(), time.monotonic()
-        self._report(Phase.SCORING, "Scoring records")
-        scorer = Scorer(self._spec, address, lambda: container.wait_for(DEATH_S))
-        for batch, found, took_s in scorer.score(read_records(self._store, self._spec.data, self._spec.problem)):
-            self._check_stop()
-            results.labels += [record.label for record in batch]
-            results.predictions += found
-            results.latencies_s.append(took_s)
-            writer.write(batch, found)
-            if time.monotonic() - told_at >= PROGRESS_S:
-                told_at = time.monotonic()
-                self._report(Phase.SCORING, f"Scored {len(results.labels)} records")
-        return results
-
-    @contextlib.contextmanager
-    def _serving(self, container: ScoringContainer) -> Iterator[None]:
-        """Let `stop` find the container, and leave nothing of it."""
-        self._container = container
-        try:
-            yield
-        finally:
-            self._container = None
-            container.remove()
-
-    def _run_function(self) -> dict[str, float]:
-        if self._spec.function is None:
-            return {}
-        return run_function(
-            self._spec,
-            self._folder / RECORDS,
-            self._runtime,
-            site=self._site,
-            name=f"raymaker-{self._site.tag}-{self._name}-function",
-            labels=self._labels,
-        )
-
-    @property
-    def _labels(self) -> dict[str, str]:
-        return {
-            LABEL_KIND: "scoring",
-            LABEL_OWNER: self._name,
-            LABEL_HOME: str(self._site.home),
-            LABEL_EVALUATION: self._spec.label,
-        }
-
-    def _report(self, phase: Phase, message: str, **facts: Any) -> None:
-        """Tell where it is; durable when it returns. Raises ReportRefused."""
-        spec = self._spec
-        report = EvaluationReport(spec.job_name, spec.number, self._attempt, phase, message, time.time(), **facts)
-        self._reporter.report_evaluation(report)
-
-    def _log(self, lines: Sequence[LogLine]) -> None:
-        stream = f"{self._spec.job_name}/evaluation-{self._spec.number}-{self._attempt}"
-        self._reporter.log(LOG_GROUP, stream, lines)
-
-    def _check_stop(self) -> None:
-        if self._stop_requested:
-            raise Stopped("it was asked to end")
-
-
-def _as_json(histogram: Histogram) -> dict[str, Any]:
-    found: dict[str, Any] = {"Counts": list(histogram.counts)}
-    if histogram.classes:
-        return {**found, "Classes": list(histogram.classes)}
-    return {**found, "Edges": list(histogram.edges)}
+    def _take(self) -> EvaluationRun | None:
+        """Wait for the next evaluation; None once it is to end."""
+        with self._told:
+            self._told.wait_for(lambda: self._is_ending or self._next is not None)
+            if self._is_ending or self._next is None:
+                return None
+            self._running = EvaluationRun(self._next, self._site, self._runtime, self._reporter)
+            self._next = None
+            return self._running

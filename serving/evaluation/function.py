@@ -53,6 +53,7 @@ def run_function(
         mounts=(Mount(str(given), INPUT, read_only=True), Mount(str(left), OUTPUT)),
         labels={**labels, LABEL_KIND: "scoring"},
         resources=spec.instance_type.resources,
+        yields_cpu=True,
     )
     handle = runtime.start(container)
     try:

@@ -85,3 +85,8 @@ class EvaluationSpec:
     def label(self) -> str:
         """The job and the number, as a lease's or a folder's name."""
         return f"{self.job_name}-{self.number}"
+
+    @property
+    def evaluator(self) -> tuple[str, str]:
+        """Whose it is to do: the job's evaluator of the instance type."""
+        return self.job_name, self.instance_type.name

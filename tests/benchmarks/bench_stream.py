@@ -1,4 +1,5 @@
-"""Pipe mode beside what it is made of: a file into a container beside `cat`, S3 beside boto3's best, and its memory.
+"""Streams beside what they are made of: a file into a container beside `cat`, S3 beside boto3's best, and its memory;
+Parquet in Arrow mode beside pyarrow in the container.
 
 The reader is `dd` in one container, told by a pipe what to read next, so that all take turns. S3 is nginx, which gives
 out a file by ranges with its ETag: what is measured is the reader, not the store.
@@ -13,12 +14,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, Self
 
 import docker
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
 
 from support.engine import BASE_IMAGE
 from support.measure import MIB, median, percentile, print_table
@@ -27,6 +31,7 @@ from support.servers import find_program, free_port, running_server
 ROUNDS = 7
 FIRST_BYTES_COUNT = 30
 SIZE_BYTES = 1024 * MIB
+ROWS_COUNT = 4 * 1024 * 1024
 BUFFER_BYTES = 64 * MIB
 RIVALS = [(threads, part * MIB) for threads in (4, 8, 16) for part in (8, 16)]
 HERE = Path(__file__).parent
@@ -37,6 +42,25 @@ http {{
     access_log off; sendfile on; sendfile_max_chunk 512k; keepalive_requests 1000000;
     server {{ listen 127.0.0.1:{port}; root {folder}/store; location / {{ }} }}
 }}
+"""
+READ_TABLES = """
+import time
+from pyarrow import ipc, parquet
+
+def read_stream(path):
+    with open(path, "rb") as pipe, ipc.open_stream(pipe) as batches:
+        return sum(batch.num_rows for batch in batches)
+
+def read_file(path):
+    with parquet.ParquetFile(path) as file:
+        return sum(batch.num_rows for batch in file.iter_batches(8192))
+
+with open("/data/wanted") as wanted, open("/data/taken", "w") as taken:
+    for line in wanted:
+        path = "/data/" + line.strip()
+        begun = time.monotonic_ns()
+        (read_file if path.endswith(".parquet") else read_stream)(path)
+        print(time.monotonic_ns() - begun, file=taken, flush=True)
 """
 READ_ON_DEMAND = """
 while read -r name; do
@@ -54,11 +78,13 @@ def main() -> None:
         endpoint = stack.enter_context(running_store(folder))
         pipes = folder / "pipes"
         pipes.mkdir()
-        machine = stack.enter_context(
-            Helper({"machine": {"folder": str(pipes), "buffer_bytes": BUFFER_BYTES, "endpoint_url": endpoint}})
-        )
+        told = {"buffer_bytes": BUFFER_BYTES, "endpoint_url": endpoint}
+        tables = folder / "tables"
+        tables.mkdir()
+        machine = stack.enter_context(Helper({"machine": {**told, "folder": str(pipes)}}))
         rival = stack.enter_context(Helper({"rival": {"endpoint_url": endpoint, "bucket": "bucket", "key": "big"}}))
         reader = stack.enter_context(Reader(pipes))
+        compare_tables(stack.enter_context(Helper({"machine": {**told, "folder": str(tables)}})), tables)
         compare_files(machine, reader, pipes, big)
         compare_s3(machine, rival, reader)
         compare_first_bytes(machine, rival, pipes)
@@ -114,19 +140,19 @@ class Helper:
 
 
 class Reader:
-    """The container that reads what it is told to."""
+    """A container that reads what it is told to."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, command: Sequence[str] = ("sh", "-c", READ_ON_DEMAND), **options: Any) -> None:
         for name in ("wanted", "taken"):
             os.mkfifo(folder / name)
         self._folder = folder
         self._engine = docker.from_env()
         self._container = self._engine.containers.run(
             BASE_IMAGE,
-            ["sh", "-c", READ_ON_DEMAND],
+            list(command),
             network_mode="none",
-            volumes={str(folder): {"bind": "/data"}},
             detach=True,
+            **{**options, "volumes": {**options.get("volumes", {}), str(folder): {"bind": "/data"}}},
         )
         self._wanted: IO[str] = (folder / "wanted").open("w")
         self._taken: IO[str] = (folder / "taken").open()
@@ -160,6 +186,30 @@ def compare_files(machine: Helper, reader: Reader, pipes: Path, big: Path) -> No
     rates = [[f"{name}", *_rates(seconds)] for name, seconds in (("Pipe mode", ours), ("cat file > pipe", floor))]
     print_table(f"1 GiB from a file into a container, {ROUNDS} rounds", ["", "median GB/s", "slowest"], rates)
     print(f"Pipe mode reaches {_ratio(ours, floor):.2f} of cat's rate (reach: 0.95)")
+
+
+def compare_tables(machine: Helper, folder: Path) -> None:
+    """Parquet in Arrow mode, beside the same file read in the container by this machine's pyarrow."""
+    numbers = np.random.default_rng(0)
+    columns = {f"x{index}": numbers.normal(size=ROWS_COUNT) for index in range(10)}
+    file = folder / "rows.parquet"
+    parquet.write_table(pa.table({**columns, "label": numbers.integers(0, 10, ROWS_COUNT)}), file)
+    packages = Path(pa.__file__).parents[1]
+    options = {"volumes": {str(packages): {"bind": "/packages", "mode": "ro"}}, "environment": ["PYTHONPATH=/packages"]}
+    machine("start", channel="rows", uri=file.as_uri(), mode="Arrow")
+    ours, floor = [], []
+    with Reader(folder, ("python3", "-c", READ_TABLES), **options) as reader:
+        reader.read(file.name)
+        for number in range(ROUNDS):
+            ours.append(reader.read(f"rows_{number}"))
+            floor.append(reader.read(file.name))
+        machine("stop")
+    rows = [
+        [name, *(f"{it:.2f} s" for it in (median(seconds), max(seconds)))]
+        for name, seconds in (("Arrow mode", ours), ("pyarrow", floor))
+    ]
+    print_table(f"{ROWS_COUNT} records of Parquet in a container, {ROUNDS} rounds", ["", "median", "slowest"], rows)
+    print(f"Arrow mode reaches {_ratio(ours, floor):.2f} of pyarrow's rate (reach: 0.8)")
 
 
 def compare_s3(machine: Helper, rival: Helper, reader: Reader) -> None:

@@ -42,10 +42,10 @@ class Machine:
         self._store = ObjectStore(StoreConfig(endpoint_url, "bench", "bench", "us-east-1"))
         self._streams: list[Streams] = []
 
-    def start(self, channel: str, uri: str) -> float:
+    def start(self, channel: str, uri: str, mode: str = "Pipe") -> float:
         """Begin to stream; returns when that was, on the system's monotonic clock."""
         streams = Streams(self._store, self._folder, self._buffer_bytes, lambda _kind, _message: None)
-        streams.find(ChannelSpec(channel, uri, input_mode="Pipe"), {0: self._folder}, 1)
+        streams.find(ChannelSpec(channel, uri, input_mode=mode), {0: self._folder}, 1)
         self._streams.append(streams)
         began = time.monotonic()
         streams.start()

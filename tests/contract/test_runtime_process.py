@@ -208,6 +208,10 @@ def test_what_is_said_in_the_containers_folder_is_nobody_elses_to_read(process_h
     assert (folder / "container.json").stat().st_mode & 0o077 == 0
 
 
+def test_one_that_yields_comes_after_others_where_cpu_time_is_short(process_harness: Harness) -> None:
+    assert int(process_harness.run("nice")[0]) < int(process_harness.run("nice", yields_cpu=True)[0]) == 19
+
+
 AS_NOBODY = """
 import os, sys
 sys.path[:] = [path for path in sys.path if path]

@@ -31,14 +31,17 @@ CONFIG: dict[str, Any] = {
 class NoEvaluators:
     """The part of a fleet that runs no evaluation."""
 
-    def evaluators(self) -> frozenset[tuple[str, int]]:
+    def evaluators(self) -> frozenset[tuple[str, str]]:
         return frozenset()
 
-    def launch_evaluation(self, spec: EvaluationSpec) -> None:
+    def evaluate(self, spec: EvaluationSpec) -> None:
         raise AssertionError(f"nobody asked for evaluation {spec.label}")
 
-    def stop_evaluation(self, key: tuple[str, int]) -> None:
-        raise AssertionError(f"there is no evaluation {key}")
+    def rest_evaluator(self, key: tuple[str, str]) -> None:
+        raise AssertionError(f"there is no evaluator {key}")
+
+    def end_evaluator(self, key: tuple[str, str]) -> None:
+        raise AssertionError(f"there is no evaluator {key}")
 
 
 def blind_watch() -> CheckpointWatch:
@@ -66,6 +69,11 @@ class KeptEvaluation:
 
     def log(self, group: str, stream: str, lines: Sequence[LogLine]) -> None:
         self.lines += [line.text for line in lines]
+
+    @property
+    def steps(self) -> list[tuple[int, Phase]]:
+        """Which evaluation told which phase, in order."""
+        return [(report.number, report.phase) for report in self.reports]
 
     @property
     def metrics(self) -> Mapping[str, float]:

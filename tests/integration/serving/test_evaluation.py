@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from raymaker.actors.errors import EngineAway
 from raymaker.actors.runtime.process import ProcessRuntime
 from raymaker.actors.site import Site
 from raymaker.actors.spec import InstanceType, Resources, ScoringSpec, SourceSpec
@@ -18,8 +19,10 @@ from raymaker.actors.storage import ObjectStore, StoreConfig
 from raymaker.serving.evaluation.evaluator import Evaluator
 from raymaker.serving.evaluation.records import RecordQuery, read_records
 from raymaker.serving.evaluation.reports import Phase
+from raymaker.serving.evaluation.run import EvaluationRun
 from raymaker.serving.evaluation.spec import EvaluationData, EvaluationSpec, ProblemType
 from support.evaluations import KeptEvaluation, write_rows
+from support.faults import eventually
 
 SERVER = Path(__file__).with_name("evaluated_server.py")
 FUNCTION = """
@@ -74,7 +77,7 @@ class Trial:
 
     def run(self, rows: list[str], **changes: Any) -> KeptEvaluation:
         kept = KeptEvaluation()
-        assert Evaluator(self.spec(rows, **changes), self.site, self.runtime, kept).wait(60)
+        EvaluationRun(self.spec(rows, **changes), self.site, self.runtime, kept).run()
         assert self.runtime.owned({}) == [], "it left a process"
         assert not any(self.site.evaluations.glob("*")), "it left a folder"
         return kept
@@ -143,9 +146,39 @@ def test_one_that_is_stopped_ends_soon_and_says_nothing_more(trial: Trial) -> No
     kept, scoring = KeptEvaluation(), threading.Event()
     told = kept.report_evaluation
     kept.report_evaluation = lambda report: (told(report), report.phase is Phase.SCORING and scoring.set())[0]  # type: ignore[method-assign]
-    evaluator = Evaluator(trial.spec(["hang,2"], timeout_s=600), trial.site, trial.runtime, kept)
+    evaluator = Evaluator(trial.site, trial.runtime, kept)
+    evaluator.evaluate(trial.spec(["hang,2"], timeout_s=600))
     assert scoring.wait(60)
-    evaluator.stop()
+    evaluator.evaluate(None)
+    eventually(lambda: trial.runtime.owned({}) == [], "its container is gone")
+    evaluator.end()
     assert evaluator.wait(60)
     assert [report.phase for report in kept.reports] == [Phase.STARTING, Phase.SCORING]
+
+
+def test_an_evaluator_takes_one_evaluation_after_another(trial: Trial) -> None:
+    kept = KeptEvaluation()
+    evaluator = Evaluator(trial.site, trial.runtime, kept)
+    for _ in range(2):
+        spec = trial.spec(["1,2", "2,4"])
+        evaluator.evaluate(spec)
+        evaluator.evaluate(spec)  # told again, it goes on
+        eventually(lambda it=spec: (it.number, Phase.COMPLETED) in kept.steps, "it is evaluated")  # type: ignore[misc]
+    evaluator.end()
+    assert evaluator.wait(60)
+    assert [report.phase for report in kept.reports] == [Phase.STARTING, Phase.SCORING, Phase.COMPLETED] * 2
     assert trial.runtime.owned({}) == []
+
+
+def test_an_evaluator_that_has_lost_a_try_ends_so_that_the_next_is_anothers(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(*_: Any) -> None:
+        raise EngineAway("the engine went away")
+
+    monkeypatch.setattr(trial.runtime, "start", lose)
+    kept = KeptEvaluation()
+    evaluator = Evaluator(trial.site, trial.runtime, kept)
+    evaluator.evaluate(trial.spec(["1,2"]))
+    assert evaluator.wait(60)
+    assert kept.reports[-1].phase is Phase.INTERRUPTED

@@ -32,6 +32,11 @@ def test_as_many_cpus_as_the_engine_has_or_none_named_are_no_limit(cpus: float) 
     assert "mem_limit" not in config
 
 
+def test_one_that_yields_comes_after_others_where_cpu_time_is_short() -> None:
+    assert "cpu_shares" not in host_config(SPEC, "none", {}, 2)
+    assert host_config(replace(SPEC, yields_cpu=True), "none", {}, 2)["cpu_shares"] == 64
+
+
 def test_gpus_are_those_that_were_set_aside_for_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = ContainerSpec("job", (), resources=Resources(gpus=1.5))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")

@@ -7,8 +7,10 @@ import json
 import os
 import random
 import struct
+import threading
 from pathlib import Path
 
+import psutil
 import pytest
 from pyarrow import fs
 
@@ -16,6 +18,7 @@ from raymaker.actors.backends import ArrowFiles
 from raymaker.actors.channels.entries import Lines, Objects, Passes, Source
 from raymaker.actors.channels.news import MIB, describe
 from raymaker.actors.channels.recordio import LIMIT_BYTES, header
+from raymaker.actors.channels.ring import Buffers
 from raymaker.actors.channels.sharding import Shard
 from raymaker.actors.errors import ObjectChanged, ObjectNotFound, StorageError, UnsupportedError
 from raymaker.actors.spec import ChannelSpec
@@ -274,6 +277,28 @@ def test_an_object_that_disappears_breaks_the_stream_by_name(store, data, tmp_pa
         container.begin("train_2")
         assert "nothing lies at" in machine.until_problem()
         assert "part-6" in machine.until_problem()
+
+
+def test_an_object_that_is_listed_and_not_given_out_is_told_before_containers_run(data, tmp_path):
+    class Miser(DistantStore):
+        def fill(self, item, *_):
+            raise StorageError(f"{item.uri} is not for you")
+
+    with (
+        pytest.raises(StorageError, match=r"channel train: .*part-1 is not for you"),
+        streaming(Miser(), tmp_path, pipe_channel(tmp_path)),
+    ):
+        pass
+
+
+def test_memory_that_nothing_was_read_into_takes_no_room():
+    size_bytes, over = 256 * 1024 * 1024, threading.Event()
+    process = psutil.Process()
+    before = process.memory_info().rss
+    buffers = Buffers(size_bytes)
+    taken = [buffers.take(over) for _ in range(buffers.count)]
+    assert sum(map(len, taken)) == size_bytes
+    assert process.memory_info().rss - before < size_bytes / 4
 
 
 def test_a_channel_without_a_byte_is_told_and_its_passes_are_empty(store, tmp_path):

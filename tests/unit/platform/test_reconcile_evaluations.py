@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -28,26 +29,35 @@ from raymaker.serving.evaluation.spec import EvaluationSpec
 from support.evaluations import CONFIG
 
 NOW = 1_000.0
+KEEP_S = 60.0
+EVALUATOR = ("job", "local")
 PENDING, RUNNING = EvaluationStatus.PENDING, EvaluationStatus.IN_PROGRESS
 
 
 class FakeFleet:
-    """Remembers what it was asked."""
+    """Remembers what it was asked. `alive` says what each evaluator is at."""
 
     def __init__(self) -> None:
-        self.alive: dict[tuple[str, int], EvaluationSpec] = {}
+        self.alive: dict[tuple[str, str], EvaluationSpec | None] = {}
         self.launched: list[EvaluationSpec] = []
-        self.stopped: list[tuple[str, int]] = []
+        self.begun: list[EvaluationSpec] = []
+        self.ended: list[tuple[str, str]] = []
 
-    def evaluators(self) -> frozenset[tuple[str, int]]:
+    def evaluators(self) -> frozenset[tuple[str, str]]:
         return frozenset(self.alive)
 
-    def launch_evaluation(self, spec: EvaluationSpec) -> None:
-        self.launched.append(spec)
-        self.alive[spec.job_name, spec.number] = spec
+    def evaluate(self, spec: EvaluationSpec) -> None:
+        if spec.evaluator not in self.alive:
+            self.launched.append(spec)
+        if self.alive.get(spec.evaluator) != spec:
+            self.begun.append(spec)
+        self.alive[spec.evaluator] = spec
 
-    def stop_evaluation(self, key: tuple[str, int]) -> None:
-        self.stopped.append(key)
+    def rest_evaluator(self, key: tuple[str, str]) -> None:
+        self.alive[key] = None
+
+    def end_evaluator(self, key: tuple[str, str]) -> None:
+        self.ended.append(key)
 
 
 class FakeWatch:
@@ -75,25 +85,28 @@ class World:
     watch: FakeWatch = dataclasses.field(default_factory=FakeWatch)
     cpus: float = 4
     now: float = NOW
+    waiting_cpus: float = 0
 
     def __post_init__(self) -> None:
         self.reconciler = self.anew()
 
     def anew(self) -> EvaluationReconciler:
-        return EvaluationReconciler(self.database, self.fleet, load_catalogue(self.settings), self.watch)  # type: ignore[arg-type]
+        return EvaluationReconciler(self.database, self.fleet, load_catalogue(self.settings), self.watch, KEEP_S)  # type: ignore[arg-type]
 
     def step(self) -> None:
-        """One step, and what has room is placed."""
+        """One step, and what has room is placed, after a job that waits for `waiting_cpus`."""
         room = Room(Resources(self.cpus, 64 * 2**30))
+        room.take("another", Resources(self.waiting_cpus), "an instance")
         for queued in self.reconciler.step(training.unfinished_training_jobs(self.database), self.now):
             queued.place(room)
+        self.reconciler.make_way(room)
 
-    def add_job(self, **config: Any) -> None:
+    def add_job(self, *, resources: Mapping[str, int] = MappingProxyType({}), **config: Any) -> None:
         request = {
             "AlgorithmSpecification": {"TrainingImage": "trainer:1", "TrainingInputMode": "File"},
             "OutputDataConfig": {"S3OutputPath": "s3://b/out"},
             "CheckpointConfig": {"S3Uri": "s3://b/checkpoints"},
-            "ResourceConfig": {"InstanceType": "local", "InstanceCount": 1},
+            "ResourceConfig": {"InstanceType": "local", "InstanceCount": 1, **resources},
             "EvaluationConfig": {**CONFIG, **config},
         }
         record = transitions.create_training_job("job", "arn:job", "000000000000", request, self.now)
@@ -110,7 +123,6 @@ class World:
         attempt = evaluation_reports.begin(self.database, "job", number, self.now)
         told = EvaluationReport("job", number, attempt, phase, "said", self.now, 10, values)
         evaluation_reports.apply_report(self.database, told, self.now)
-        self.fleet.alive.pop(("job", number), None)
 
     def all(self) -> list[EvaluationRecord]:
         with self.database.reading() as connection:
@@ -250,20 +262,135 @@ def test_one_that_failed_leaves_the_job_and_the_next_alone(world: World) -> None
     assert world.job().status is TrainingJobStatus.IN_PROGRESS
 
 
-def test_a_machine_that_is_gone_is_made_again_and_one_that_nobody_wants_is_ended(world: World) -> None:
+def test_an_evaluator_that_is_gone_is_made_again(world: World) -> None:
     world.add_job()
     world.watch.store("epoch-1", NOW + 1)
     world.step()
     world.fleet.alive.clear()
     world.step()
     assert [spec.label for spec in world.fleet.launched] == ["job-1", "job-1"]
+
+
+def test_one_that_is_stopped_is_left_by_its_evaluator(world: World) -> None:
+    world.add_job()
+    world.watch.store("epoch-1", NOW + 1)
+    world.step()
     with world.database.transaction() as connection:
         evaluations.move_evaluation(connection, "job", 1, lambda record: moves.stop(record, NOW))
     world.step()
-    assert world.fleet.stopped == [("job", 1)]
-    world.reconciler = world.anew()
+    assert world.fleet.alive == {EVALUATOR: None}
+    assert world.fleet.ended == []
+
+
+def test_the_evaluator_of_a_job_takes_one_checkpoint_after_another(world: World) -> None:
+    world.add_job()
+    for number in (1, 2):
+        world.watch.store(f"epoch-{number}", NOW + number)
+        world.step()
+        world.end(number)
+        world.step()
+        world.cpus = 0  # it needs none that it does not have already
+    assert [spec.label for spec in world.fleet.launched] == ["job-1"]
+    assert [spec.label for spec in world.fleet.begun] == ["job-1", "job-2"]
+    assert world.fleet.ended == []
+
+
+def test_evaluations_of_a_job_take_turns(world: World) -> None:
+    world.add_job(Schedule="OnRequest")
+    for name in ("epoch-1", "epoch-2"):
+        with world.database.transaction() as connection:
+            evaluations.insert_evaluation(connection, world.job(), Trigger.REQUEST, CONFIG, now=NOW, checkpoint=name)
     world.step()
-    assert world.fleet.stopped == [("job", 1)] * 2, "a process that begins looks for what another left"
+    world.step()
+    assert world.looks() == [("epoch-1", RUNNING), ("epoch-2", PENDING)]
+    assert world.all()[1].message == "Waiting for evaluation 1: a job's evaluations take turns"
+    world.end(1)
+    world.step()
+    assert world.looks() == [("epoch-1", EvaluationStatus.COMPLETED), ("epoch-2", RUNNING)]
+    world.end(2)
+    world.step()
+    assert world.fleet.ended == [EVALUATOR], "nothing more is to come"
+
+
+def evaluate_one(world: World) -> None:
+    """Have one evaluation completed of a job that goes on."""
+    world.add_job()
+    world.watch.store("epoch-1", NOW + 1)
+    world.step()
+    world.end(1)
+    world.step()
+    assert world.fleet.alive == {EVALUATOR: None}
+
+
+def test_an_evaluator_that_waits_in_vain_is_ended(world: World) -> None:
+    evaluate_one(world)
+    world.now += KEEP_S - 1
+    world.step()
+    assert world.fleet.ended == []
+    world.now += 1
+    world.step()
+    assert world.fleet.ended == [EVALUATOR]
+
+
+def test_an_evaluator_goes_with_its_jobs_last_evaluation(world: World) -> None:
+    evaluate_one(world)
+    world.report("Completed", outcome=Outcome.COMPLETED, model_uri="s3://b/model.tar.gz")
+    world.step()
+    assert world.looks()[-1] == (None, RUNNING)
+    assert len(world.fleet.launched) == 1
+    world.end(2)
+    world.step()
+    assert world.fleet.ended == [EVALUATOR]
+
+
+def test_an_evaluator_without_work_makes_way_for_a_job_that_waits(world: World) -> None:
+    evaluate_one(world)
+    world.waiting_cpus = 5
+    world.watch.store("epoch-2", NOW + 2)
+    world.step()
+    assert world.looks()[-1] == ("epoch-2", PENDING)
+    assert world.fleet.ended == [EVALUATOR]
+    assert world.reconciler.are_making_way, "the next look comes soon"
+    world.fleet.alive.clear()
+    world.step()
+    assert "short of what is free, behind 1 other job(s), first another" in world.all()[-1].message
+    world.waiting_cpus = 0
+    world.step()
+    assert world.looks()[-1] == ("epoch-2", RUNNING)
+    assert len(world.fleet.launched) == 2
+
+
+def test_an_evaluator_at_work_goes_on_while_a_job_waits(world: World) -> None:
+    world.add_job()
+    world.watch.store("epoch-1", NOW + 1)
+    world.step()
+    world.waiting_cpus = 5
+    world.step()
+    assert world.fleet.ended == []
+
+
+def test_an_evaluator_without_work_makes_way_for_endpoints(world: World) -> None:
+    evaluate_one(world)
+    world.reconciler.is_room_wanted = True
+    world.watch.store("epoch-2", NOW + 2)
+    world.step()
+    assert world.fleet.ended == [EVALUATOR]
+    assert world.looks()[-1] == ("epoch-2", PENDING)
+
+
+def test_a_gang_that_may_grow_finds_the_room_of_evaluators_without_work(world: World) -> None:
+    world.add_job(resources={"MaxInstanceCount": 4})
+    world.watch.store("epoch-1", NOW + 1)
+    world.step()
+    world.end(1)
+    world.step()
+    assert world.fleet.ended == [EVALUATOR]
+
+
+def test_evaluators_that_an_earlier_process_left_are_ended(world: World) -> None:
+    world.fleet.alive["gone", "local"] = None
+    world.step()
+    assert world.fleet.ended == [("gone", "local")]
 
 
 def test_an_alarm_is_told_or_stops_the_job(world: World) -> None:
