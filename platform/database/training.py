@@ -6,7 +6,8 @@ What a legal move is stands in `transitions.py`; here it is loaded, made and wri
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, delete, select, update
@@ -18,7 +19,7 @@ from raymaker.platform.database.engine import Database
 from raymaker.platform.database.evaluations import make_final_evaluation
 from raymaker.platform.database.events import delete_events, insert_event
 from raymaker.platform.database.schema import training_jobs
-from raymaker.platform.database.statements import Listing, clean_text, fetch_page, insert_new
+from raymaker.platform.database.statements import Listing, clean_text, fetch_changed, fetch_page, insert_new
 from raymaker.platform.database.tags import delete_all_tags
 from raymaker.platform.database.update_rows import update_from_json, update_to_json
 from raymaker.platform.errors import ConflictException
@@ -81,13 +82,13 @@ def delete_training_job(connection: Connection, record: TrainingJobRecord) -> No
     delete_all_tags(connection, record.arn)
 
 
-def unfinished_training_jobs(database: Database) -> list[TrainingJobRecord]:
-    """Read all jobs that have not ended, oldest first."""
-    unfinished = [status for status in TrainingJobStatus if not status.ended]
-    statement = select(training_jobs).where(training_jobs.c.status.in_(unfinished))
+def unfinished_training_jobs(
+    database: Database, known: Mapping[str, TrainingJobRecord] = MappingProxyType({})
+) -> list[TrainingJobRecord]:
+    """Read all jobs that have not ended, oldest first; of those `known` by name only what was written since."""
+    unfinished = training_jobs.c.status.in_([status for status in TrainingJobStatus if not status.ended])
     with database.reading() as connection:
-        rows = connection.execute(statement.order_by(training_jobs.c.created_at, training_jobs.c.name)).mappings()
-        return [_from_row(row) for row in rows]
+        return fetch_changed(connection, training_jobs, unfinished, known, _from_row)
 
 
 def move_training_job(connection: Connection, name: str, move: Move) -> TrainingJobRecord:
@@ -134,10 +135,9 @@ def begin_start(database: Database, name: str, attempt: int, message: str, now: 
         raise ReportRefused(f"{error}: it was deleted") from error
 
 
-def mark_pending(database: Database, name: str, reason: str, now: float) -> None:
+def mark_pending(connection: Connection, name: str, reason: str, now: float) -> None:
     """Say why a job waits; writes only where the reason is new. Raises IllegalMove, JobMissing."""
-    with database.transaction() as connection:
-        move_training_job(connection, name, lambda job: transitions.mark_pending(job, reason, now))
+    move_training_job(connection, name, lambda job: transitions.mark_pending(job, reason, now))
 
 
 def start_attempt(database: Database, name: str, now: float, node_id: str | None = None) -> TrainingJobRecord:

@@ -6,6 +6,7 @@ Knows no Ray: what it asks of the cluster is the `EvaluatorFleet` protocol.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -19,8 +20,9 @@ from raymaker.platform.evaluating import evaluations as moves
 from raymaker.platform.evaluating.evaluation_specs import evaluation_spec
 from raymaker.platform.evaluating.evaluations import EvaluationRecord, EvaluationStatus, Trigger, is_scheduled
 from raymaker.platform.evaluating.watch import CheckpointWatch, Listing
+from raymaker.platform.placing import Line, logged
 from raymaker.platform.records import TrainingJobRecord, TrainingJobStatus
-from raymaker.platform.room import Queued, Room
+from raymaker.platform.room import Holding, Queued
 from raymaker.serving.evaluation.spec import EvaluationSpec
 
 logger = logging.getLogger(__name__)
@@ -62,14 +64,22 @@ class EvaluationReconciler:
         self._had_evaluators = True
         """Whether there may be any to be ended; an earlier process may have left some."""
 
-    def step(self, jobs: Sequence[TrainingJobRecord], now: float) -> list[Queued]:
-        """Look after the evaluations of all `jobs`, which have not ended, and return those that wait for room."""
+    def step(self, jobs: Sequence[TrainingJobRecord], now: float) -> Line:
+        """Look after the evaluations of all `jobs`, which have not ended; return what waits for room and is held."""
         self._make(jobs, now)
         unfinished = unfinished_evaluations(self._database)
         running = [(record, job) for record, job in unfinished if record.status is EvaluationStatus.IN_PROGRESS]
         if running or self._had_evaluators:
             self._follow(running)
-        return [self._queued(record, job, now) for record, job in unfinished if (record, job) not in running]
+        waiting, holdings = [], {}
+        for record, job in unfinished:
+            with logged(_label(record)):
+                instance_type = evaluation_spec(job, record, self._catalogue).instance_type
+                if record.status is EvaluationStatus.PENDING:
+                    waiting.append(self._queue(record, job, instance_type))
+                else:
+                    holdings[_label(record)] = Holding(job.account, instance_type.resources, now)
+        return Line(waiting, holdings)
 
     def _make(self, jobs: Sequence[TrainingJobRecord], now: float) -> None:
         """Make evaluations of checkpoints that are new."""
@@ -133,23 +143,30 @@ class EvaluationReconciler:
         for key in alive - wanted:
             self._fleet.stop_evaluation(key)
 
-    def _queued(self, record: EvaluationRecord, job: TrainingJobRecord, now: float) -> Queued:
-        name = f"evaluation {record.number} of {job.name}"
+    def _queue(self, record: EvaluationRecord, job: TrainingJobRecord, instance_type: InstanceType) -> Queued:
+        """Put an evaluation in line."""
+        what = f"an instance of {instance_type.name}"
+        key = (record.job_name, record.number)
 
-        def place(room: Room) -> None:
-            spec = evaluation_spec(job, record, self._catalogue)
-            reason = room.take(name, spec.instance_type.resources, f"an instance of {spec.instance_type.name}")
+        def start(now: float) -> None:
             with self._database.transaction() as connection:
-                moved = evaluations.move_evaluation(
-                    connection,
-                    job.name,
-                    record.number,
-                    lambda it: moves.start(it, now) if reason is None else moves.mark_pending(it, reason),
-                )
-            if moved.status is EvaluationStatus.IN_PROGRESS:
-                self._launch(moved, job)
+                started = evaluations.move_evaluation(connection, *key, lambda it: moves.start(it, now))
+            self._launch(started, job)
 
-        return Queued(record.created_at, name, place)
+        def tell(connection: Connection, reason: str, _now: float) -> None:
+            evaluations.move_evaluation(connection, *key, lambda it: moves.mark_pending(it, reason))
+
+        return Queued(
+            account=job.account,
+            created_at=record.created_at,
+            name=_label(record),
+            needed=instance_type.resources,
+            what=what,
+            limit_s=math.inf,
+            told=record.message if what in record.message else None,
+            start=start,
+            tell=tell,
+        )
 
     def _launch(self, record: EvaluationRecord, job: TrainingJobRecord) -> None:
         try:
@@ -157,6 +174,11 @@ class EvaluationReconciler:
             self._had_evaluators = True
         except Exception:
             logger.exception("could not start evaluation %d of %s; the next step tries again", record.number, job.name)
+
+
+def _label(record: EvaluationRecord) -> str:
+    """Name an evaluation among jobs."""
+    return f"evaluation {record.number} of {record.job_name}"
 
 
 def _note_skipped(

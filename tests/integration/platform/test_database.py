@@ -73,6 +73,11 @@ def find_job(database: Database, name: str) -> TrainingJobRecord | None:
         return training.find_training_job(connection, name)
 
 
+def mark_pending(database, name, reason, now):
+    with database.transaction() as connection:
+        training.mark_pending(connection, name, reason, now)
+
+
 def report(name: str, phase: str, outcome: Outcome | None = None, attempt: int = 1, **facts) -> JobReport:
     return JobReport(name, attempt, phase, facts.pop("message", "said"), 5.0, outcome=outcome, **facts)
 
@@ -184,9 +189,9 @@ def test_a_write_over_a_version_that_is_gone_is_refused(database):
 
 def test_a_job_goes_its_way_by_reports_and_each_step_is_an_event(database):
     record = add_job(database, "job")
-    training.mark_pending(database, "job", "no room", 2.0)
+    mark_pending(database, "job", "no room", 2.0)
     waiting = find_job(database, "job")
-    training.mark_pending(database, "job", "no room", 3.0)
+    mark_pending(database, "job", "no room", 3.0)
     assert find_job(database, "job") == waiting
     assert training.start_attempt(database, "job", 4.0).attempt == 1
     training.apply_report(database, report("job", "Training", image_digest="sha256:1", message=ODD), 5.0)
@@ -339,7 +344,7 @@ def test_moves_at_once_are_all_kept(database):
 
     def tell(thread: int) -> None:
         for number in range(10):
-            training.mark_pending(database, "job", f"reason {number} of thread {thread}", 2.0)
+            mark_pending(database, "job", f"reason {number} of thread {thread}", 2.0)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(tell, range(4)))
@@ -510,7 +515,7 @@ def test_many_metrics_come_back_in_pages_oldest_first(database):
 def test_a_deleted_job_takes_metrics_events_and_tags_with_it(database):
     record = add_job(database, "job")
     metrics.insert_metrics(database, "job", 1, [Metric("loss", 1.0, 1.0)])
-    training.mark_pending(database, "job", "no room", 2.0)
+    mark_pending(database, "job", "no room", 2.0)
     with database.transaction() as connection:
         tags.put_tags(connection, record.arn, {"a": "b"})
         training.delete_training_job(connection, record)

@@ -20,8 +20,8 @@ from raymaker.platform.database.metrics import MetricQuery
 from raymaker.platform.evaluating import evaluations as moves
 from raymaker.platform.evaluating.evaluations import EvaluationRecord, EvaluationStatus, Trigger
 from raymaker.platform.evaluating.reconcile_evaluations import EvaluationReconciler
+from raymaker.platform.placing import Placing
 from raymaker.platform.records import TrainingJobRecord, TrainingJobStatus
-from raymaker.platform.room import Room
 from raymaker.platform.settings import Settings
 from raymaker.serving.evaluation.reports import EvaluationReport, Phase
 from raymaker.serving.evaluation.spec import EvaluationSpec
@@ -84,9 +84,11 @@ class World:
 
     def step(self) -> None:
         """One step, and what has room is placed."""
-        room = Room(Resources(self.cpus, 64 * 2**30))
-        for queued in self.reconciler.step(training.unfinished_training_jobs(self.database), self.now):
-            queued.place(room)
+        line = self.reconciler.step(training.unfinished_training_jobs(self.database), self.now)
+        Placing(self.database, self).step([], line.waiting, line.holdings, self.now)
+
+    def free(self) -> Resources:
+        return Resources(self.cpus, 64 * 2**30)
 
     def add_job(self, **config: Any) -> None:
         request = {
