@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,7 +23,7 @@ def worker_keys(kind: str) -> list[list[str]]:
 def launch_worker(kind: str, key: Iterable[object], actor: type, needed: Resources, *arguments: object) -> Any:
     """Start a worker, or find the one that lives."""
     return (
-        ray.remote(actor)
+        _remote(actor)
         .options(
             name=_name(kind, key),
             namespace=NAMESPACE,
@@ -45,6 +46,12 @@ def stop_worker(kind: str, key: Iterable[object]) -> None:
     except ValueError:
         return
     worker.stop.remote()
+
+
+@functools.cache
+def _remote(actor: type) -> Any:
+    """A class as Ray starts it; each that is made is kept by the cluster for good."""
+    return ray.remote(actor)
 
 
 def _name(kind: str, key: Iterable[object]) -> str:

@@ -68,10 +68,11 @@ class Page:
 
 def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> int:
     """Insert the rows whose unique keys are not there yet. Returns how many those were."""
-    parts = [list(rows[start : start + _ROWS_AT_ONCE]) for start in range(0, len(rows), _ROWS_AT_ONCE)]
-    statements = [_insert(connection, table).values(part).on_conflict_do_nothing() for part in parts]
+    if not rows:
+        return 0
     # RETURNING counts what was inserted; PostgreSQL's driver does not give a rowcount for every insert.
-    return sum(len(connection.execute(each.returning(*table.primary_key)).all()) for each in statements)
+    statement = _insert(connection, table).on_conflict_do_nothing().returning(*table.primary_key)
+    return len(connection.execute(statement, [dict(row) for row in rows]).all())
 
 
 def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -25,7 +25,7 @@ from sqlalchemy import Connection, text, update
 from raymaker.actors.reports import JobReport, Metric, Outcome, ReportRefused, Source, UpdateReport, UpdateStage
 from raymaker.actors.spec import SourceSpec
 from raymaker.platform import transitions
-from raymaker.platform.database import events, hosting, metrics, tags, training, updates
+from raymaker.platform.database import events, hosting, line, metrics, tags, training, transforms, updates
 from raymaker.platform.database.engine import BUSY_TIMEOUT_S, Database
 from raymaker.platform.database.metrics import MetricQuery
 from raymaker.platform.database.migrations.upgrade import SchemaTooNew
@@ -42,6 +42,8 @@ from raymaker.platform.records import (
     TrainingJobRecord,
     TrainingJobStatus,
 )
+from raymaker.platform.transforming import transform_jobs
+from raymaker.platform.transforming.transform_jobs import TransformModel
 
 ACCOUNT = "000000000000"
 ODD = "half a character \ud800, a NUL \0, and \N{SNOWMAN}"
@@ -76,6 +78,11 @@ def find_job(database: Database, name: str) -> TrainingJobRecord | None:
 def mark_pending(database, name, reason, now):
     with database.transaction() as connection:
         training.mark_pending(connection, name, reason, now)
+
+
+def count_before(database, job):
+    with database.reading() as connection:
+        return line.count_before(connection, job)
 
 
 def report(name: str, phase: str, outcome: Outcome | None = None, attempt: int = 1, **facts) -> JobReport:
@@ -314,6 +321,35 @@ def test_unfinished_jobs_are_told_oldest_first(database):
     training.start_attempt(database, "done", 5.0)
     training.apply_report(database, report("done", "Completed", Outcome.COMPLETED), 6.0)
     assert [job.name for job in training.unfinished_training_jobs(database)] == ["c", "a", "b"]
+
+
+def test_of_unfinished_jobs_only_those_are_read_that_changed(database):
+    for number in range(600):
+        add_job(database, f"job-{number:03}", float(number))
+    known = {job.name: job for job in training.unfinished_training_jobs(database)}
+    mark_pending(database, "job-007", "no room", 1000.0)
+    with database.transaction() as connection:
+        training.delete_training_job(connection, known["job-001"])
+        training.delete_training_job(connection, known["job-002"])
+    add_job(database, "job-002", 2000.0)  # another of its name, at the same version
+    found = training.unfinished_training_jobs(database, known)
+    assert [job.name for job in found] == [*(name for name in known if name not in {"job-001", "job-002"}), "job-002"]
+    assert [job.name for job in found if job is not known[job.name]] == ["job-007", "job-002"]
+    assert (found[5].message, found[-1].created_at) == ("no room", 2000.0)
+
+
+def test_a_place_in_line_counts_the_jobs_of_the_account_that_wait_before(database):
+    jobs = [new_job(name, created_at) for name, created_at in [("b", 1.0), ("a", 1.0), ("c", 2.0), ("d", 4.0)]]
+    jobs.append(dataclasses.replace(new_job("other", 0.5), account="1"))
+    scored = transform_jobs.create_transform_job("t", "arn:t", ACCOUNT, {}, model=TransformModel("image"), now=3.0)
+    with database.transaction() as connection:
+        for job in jobs:
+            assert training.insert_training_job(connection, job)
+            training.mark_pending(connection, job.name, "no room", 5.0)
+        assert transforms.insert_transform_job(connection, scored)
+    assert [count_before(database, job) for job in (*jobs, scored)] == [1, 0, 2, 4, 0, 3]
+    training.start_attempt(database, "a", 6.0)
+    assert [count_before(database, job) for job in (*jobs[2:4], scored)] == [1, 3, 2]
 
 
 def test_of_two_that_move_a_job_at_once_one_wins_and_the_end_is_one(database):
