@@ -17,6 +17,7 @@ from raymaker.platform.cluster.reporter import NAMESPACE, ControlReporter
 from raymaker.platform.cluster.site import site_of
 from raymaker.platform.cluster.supervisor_actor import SupervisorActor
 from raymaker.platform.cluster.transforms import launch_transform, stop_transform, transform_machines
+from raymaker.platform.cluster.workers import remote_class
 from raymaker.platform.evaluating.reconcile_evaluations import EvaluatorKey
 from raymaker.platform.settings import Settings
 from raymaker.platform.transforming.reconcile_transforms import MachineKey
@@ -124,7 +125,7 @@ class RayFleet:
     def _launch_single(self, spec: TrainingSpec) -> ray.ObjectRef[Any]:
         """Start a supervisor that is the instance. Returns what is answered once Ray has placed it."""
         needed = spec.instance_type.resources
-        actor: Any = ray.remote(SupervisorActor).options(
+        actor: Any = remote_class(SupervisorActor).options(
             **_lasting(spec, STOP_CONCURRENCY),
             num_cpus=needed.cpus,
             num_gpus=needed.gpus,
@@ -140,7 +141,7 @@ class RayFleet:
         from raymaker.platform.cluster.gang_actor import GangActor
 
         keep_claims_here()
-        actor: Any = ray.remote(GangActor).options(**_lasting(spec, GANG_CONCURRENCY), num_cpus=0)
+        actor: Any = remote_class(GangActor).options(**_lasting(spec, GANG_CONCURRENCY), num_cpus=0)
         placed: ray.ObjectRef[Any] = actor.remote(spec, self._site).placed.options(max_task_retries=-1).remote()
         return placed
 

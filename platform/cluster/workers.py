@@ -23,7 +23,7 @@ def worker_keys(kind: str) -> list[list[str]]:
 def launch_worker(kind: str, key: Iterable[object], actor: type, needed: Resources, *arguments: object) -> Any:
     """Start a worker, or find the one that lives."""
     return (
-        _remote(actor)
+        remote_class(actor)
         .options(
             name=_name(kind, key),
             namespace=NAMESPACE,
@@ -49,8 +49,8 @@ def stop_worker(kind: str, key: Iterable[object]) -> None:
 
 
 @functools.cache
-def _remote(actor: type) -> Any:
-    """A class as Ray starts it; each that is made is kept by the cluster for good."""
+def remote_class(actor: type) -> Any:
+    """A class as Ray starts it, made once for each class: the cluster keeps for good whatever is made of it."""
     return ray.remote(actor)
 
 
