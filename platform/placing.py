@@ -136,20 +136,21 @@ class Derived(Generic[R, T]):
 
     def __init__(self, derive: Callable[[R], T]) -> None:
         self._derive = derive
-        self._kept: dict[str, tuple[R, T]] = {}
+        self._kept: dict[str, tuple[R, list[T]]] = {}
 
     def of(self, records: Iterable[R]) -> list[T]:
         """Give it for each of these, without those of which it cannot be worked out; forget all others."""
-        kept: dict[str, tuple[R, T]] = {}
+        kept: dict[str, tuple[R, list[T]]] = {}
         for record in records:
             known = self._kept.get(record.name)
-            if known is not None and known[0] is record:
-                kept[record.name] = known
-                continue
-            with logged(record.name):
-                kept[record.name] = (record, self._derive(record))
+            kept[record.name] = known if known is not None and known[0] is record else (record, self._work_out(record))
         self._kept = kept
-        return [value for _, value in kept.values()]
+        return [value for _, values in kept.values() for value in values]
+
+    def _work_out(self, record: R) -> list[T]:
+        with logged(record.name):
+            return [self._derive(record)]
+        return []
 
 
 @contextlib.contextmanager

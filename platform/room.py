@@ -19,6 +19,8 @@ from raymaker.platform.capacity import add, missing, shortage, subtract
 
 END_S = 600.0
 """How long a job may take beside the time that its limit allows: its image and data before, its model after."""
+LEAST = Resources(cpus=0.01)
+"""What an instance needs at least: the catalogue takes no smaller ones."""
 PATIENCE_S = 900.0
 """How long what is kept for a job is kept from every job of another account."""
 
@@ -78,8 +80,8 @@ class Room:
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing can be started any more: every job needs some CPU."""
-        return bool(missing(self._unused, Resources(cpus=0.001)))
+        """Whether nothing can be started any more: every instance type has some CPU."""
+        return bool(missing(self._unused, LEAST))
 
     def take(self, job: Queued) -> str | None:
         """Take what a job needs. Returns None where it is there, else why the job waits, in words."""

@@ -6,11 +6,11 @@ What a legal move is stands in `transitions.py`; here it is loaded, made and wri
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, delete, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, delete, func, select, update
 
 from raymaker.actors.reports import JobReport, ReportRefused
 from raymaker.platform import transitions
@@ -50,6 +50,12 @@ def find_training_job(connection: Connection, name: str, *, lock: bool = False) 
     return _from_row(row) if row is not None else None
 
 
+def find_training_jobs(connection: Connection, names: Collection[str]) -> dict[str, TrainingJobRecord]:
+    """Read several jobs, by name; those that are not there are left out."""
+    rows = connection.execute(select(training_jobs).where(training_jobs.c.name.in_(names))).mappings()
+    return {row["name"]: _from_row(row) for row in rows}
+
+
 def find_training_job_by_model(connection: Connection, model_uri: str) -> TrainingJobRecord | None:
     """Read the job that stored its model there, the latest where several did."""
     statement = select(training_jobs).where(training_jobs.c.model_uri == model_uri)
@@ -86,9 +92,22 @@ def unfinished_training_jobs(
     database: Database, known: Mapping[str, TrainingJobRecord] = MappingProxyType({})
 ) -> list[TrainingJobRecord]:
     """Read all jobs that have not ended, oldest first; of those `known` by name only what was written since."""
-    unfinished = training_jobs.c.status.in_([status for status in TrainingJobStatus if not status.ended])
     with database.reading() as connection:
-        return fetch_changed(connection, training_jobs, unfinished, known, _from_row)
+        return fetch_changed(connection, training_jobs, _unfinished(), known, _from_row)
+
+
+def count_unfinished(connection: Connection) -> dict[str, int]:
+    """How many jobs have not ended, by secondary status."""
+    columns = training_jobs.c
+    statement = select(columns.secondary, func.count()).where(_unfinished()).group_by(columns.secondary)
+    return dict(connection.execute(statement).all())
+
+
+def names_of_begun(connection: Connection) -> list[str]:
+    """The names of the jobs whose training has begun and that have not ended, oldest first."""
+    columns = training_jobs.c
+    statement = select(columns.name).where(_unfinished(), columns.started_at.is_not(None))
+    return list(connection.execute(statement.order_by(columns.created_at, columns.name)).scalars())
 
 
 def move_training_job(connection: Connection, name: str, move: Move) -> TrainingJobRecord:
@@ -150,6 +169,10 @@ def lose_attempt(database: Database, name: str, attempt: int, reason: str, now: 
     """Give up an attempt whose machine is gone, and return the job as it goes on. Raises JobMissing."""
     with database.transaction() as connection:
         return move_training_job(connection, name, lambda job: transitions.lose_attempt(job, attempt, reason, now))
+
+
+def _unfinished() -> ColumnElement[bool]:
+    return training_jobs.c.status.in_([status for status in TrainingJobStatus if not status.ended])
 
 
 def _to_row(record: TrainingJobRecord) -> dict[str, Any]:
