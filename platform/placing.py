@@ -159,4 +159,4 @@ def logged(what: str) -> Iterator[None]:
     try:
         yield
     except Exception:
-        logger.exception("could not move %s; the next step tries again", what)
+        logger.exception("could not move %s", what)

@@ -5,20 +5,17 @@ Knows no Ray: what it asks of the cluster is the `TransformFleet` protocol.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Protocol
 
 from raymaker.actors.spec import InstanceType
 from raymaker.platform.database import transforms
 from raymaker.platform.database.engine import Database
-from raymaker.platform.placing import Derived, Line
+from raymaker.platform.placing import Derived, Line, logged
 from raymaker.platform.room import END_S, Holding, Queued
 from raymaker.platform.transforming.transform_jobs import MachineState, TransformJobRecord, TransformJobStatus
 from raymaker.platform.transforming.transform_specs import max_runtime_s, resources_needed, transform_specs
 from raymaker.serving.transform.spec import TransformSpec
-
-logger = logging.getLogger(__name__)
 
 MachineKey = tuple[str, int, int]
 """A job, its attempt, and the machine's number in it."""
@@ -56,10 +53,8 @@ class TransformReconciler:
         started = [job for job in jobs if job.attempt > 0]
         alive = self._fleet.transform_machines() if started else frozenset()
         for job in started:
-            try:
+            with logged(_label(job)):
                 self._follow(job, alive)
-            except Exception:
-                logger.exception("could not move transform job %s; the next step tries again", job.name)
         return Line(self._queued.of(job for job in jobs if job.attempt == 0), dict(self._held.of(started)))
 
     def _follow(self, job: TransformJobRecord, alive: frozenset[MachineKey]) -> None:

@@ -225,3 +225,11 @@ def test_a_job_that_is_stopped_or_made_anew_is_no_longer_what_it_was(world: Worl
     world.step()
     assert world.fleet.launched[-1] == "large"
     assert world.job("large").secondary is SecondaryStatus.STARTING
+
+
+def test_a_job_that_cannot_be_put_in_line_is_complained_of_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.add("odd", instance_type="ml.gone.large")
+    world.add("fine")
+    world.settle()
+    assert [record.getMessage() for record in caplog.records] == ["could not move odd"]
+    assert world.fleet.launched == ["fine"]
