@@ -18,17 +18,32 @@ LISTED_COUNT = 5
 def resources_needed(spec: TrainingSpec) -> Resources:
     """What must be free before an attempt can begin: all its instances, of an elastic job the fewest."""
     each, count = spec.instance_type.resources, spec.min_instance_count or spec.instance_count
+    return multiply(each, count)
+
+
+def add(one: Resources, other: Resources) -> Resources:
+    """Return both together."""
+    return Resources(one.cpus + other.cpus, one.memory_bytes + other.memory_bytes, one.gpus + other.gpus)
+
+
+def multiply(each: Resources, count: int) -> Resources:
+    """Return so many of these together."""
     return Resources(each.cpus * count, each.memory_bytes * count, each.gpus * count)
+
+
+def missing(free: Resources, needed: Resources) -> frozenset[str]:
+    """Name the kinds of resources of which more is needed than is free."""
+    kinds = {
+        "cpus": (free.cpus + ROUNDING, needed.cpus),
+        "memory": (free.memory_bytes, needed.memory_bytes),
+        "gpus": (free.gpus + ROUNDING, needed.gpus),
+    }
+    return frozenset(kind for kind, (has, need) in kinds.items() if need and need > has)
 
 
 def subtract(free: Resources, needed: Resources) -> Resources:
     """Return what is left; below zero where there was not enough."""
     return Resources(free.cpus - needed.cpus, free.memory_bytes - needed.memory_bytes, free.gpus - needed.gpus)
-
-
-def add(free: Resources, more: Resources) -> Resources:
-    """Return both together."""
-    return Resources(free.cpus + more.cpus, free.memory_bytes + more.memory_bytes, free.gpus + more.gpus)
 
 
 def shortage(left: Resources) -> str:

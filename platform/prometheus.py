@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -44,13 +43,12 @@ class _Records(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Everything there is."""
-        jobs = training.unfinished_training_jobs(self._database)
         count = GaugeMetricFamily("raymaker_training_jobs", "Jobs that have not ended", labels=["secondary_status"])
-        for status, number in Counter(job.secondary for job in jobs).items():
-            count.add_metric([status], number)
-        yield count
         with self._database.reading() as connection:
-            yield _numbers(connection, [job.name for job in jobs if job.started_at is not None])
+            for status, number in training.count_unfinished(connection).items():
+                count.add_metric([status], number)
+            yield count
+            yield _numbers(connection, training.names_of_begun(connection))
             yield from self._hosting(connection)
 
     def _hosting(self, connection: Connection) -> Iterator[Metric]:

@@ -6,16 +6,14 @@ Knows no Ray: what it asks of the cluster is the `Fleet` protocol.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from operator import attrgetter
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from raymaker.actors.errors import WorkError
 from raymaker.actors.spec import InstanceType, Resources, TrainingSpec
 from raymaker.platform import specs
-from raymaker.platform.capacity import resources_needed
+from raymaker.platform.capacity import multiply, resources_needed
 from raymaker.platform.comparing.algorithms import is_comparison
 from raymaker.platform.comparing.reconcile_comparisons import follow_comparisons
 from raymaker.platform.database import events, hosting, training, updates
@@ -26,16 +24,18 @@ from raymaker.platform.evaluating.watch import CheckpointWatch
 from raymaker.platform.hosting import rollout
 from raymaker.platform.hosting.reconcile_rollouts import RolloutReconciler
 from raymaker.platform.hosting.reconcile_sleep import SleepReconciler
+from raymaker.platform.placing import Derived, Line, Placing, logged
 from raymaker.platform.records import (
     Deployment,
     EndpointRecord,
     EndpointStatus,
     RolloutStage,
+    SecondaryStatus,
     SleepStage,
     TrainingJobRecord,
     TrainingJobStatus,
 )
-from raymaker.platform.room import Queued, Room
+from raymaker.platform.room import END_S, Holding, Queued
 from raymaker.platform.settings import Settings
 from raymaker.platform.transforming.reconcile_transforms import TransformFleet, TransformReconciler
 from raymaker.serving.endpoint import EndpointObservation, EndpointState
@@ -103,30 +103,42 @@ class Reconciler:
         """What this process last deployed, so that an unchanged endpoint is not deployed at every step."""
         self._launched: set[Attempt] = set()
         """The attempts that this process has launched: the fleet knows what those need."""
-        self.is_hurried = False
-        """Whether somebody waits for an endpoint, or for room that is about to be there: the next step comes soon."""
+        self._jobs: dict[str, TrainingJobRecord] = {}
+        """The jobs that had not ended, as they were read last."""
+        self._queued = Derived(self._queue)
+        self._held = Derived(self._hold)
+        self._placing = Placing(database, fleet)
+        self._is_awaited = False
+        """Whether somebody waits for an endpoint."""
+
+    @property
+    def is_hurried(self) -> bool:
+        """Whether the next step should come soon: somebody waits for an endpoint, or for room that is to appear."""
+        return self._is_awaited or self._placing.is_expecting or self._evaluations.are_making_way
 
     def step(self, now: float) -> None:
         """Look once at every unfinished job and endpoint. One that fails does not keep the others from their turn."""
-        unfinished = training.unfinished_training_jobs(self._database)
+        unfinished = training.unfinished_training_jobs(self._database, self._jobs)
+        self._jobs = {job.name: job for job in unfinished}
         jobs = [job for job in unfinished if not is_comparison(job.request)]
         follow_comparisons(self._database, [job for job in unfinished if is_comparison(job.request)], now)
-        queue = sorted([*self._step_jobs(jobs, now), *self._transforms.step(now)], key=attrgetter("created_at"))
-        self._place_all([*queue, *self._evaluations.step(jobs, now)])  # which take no job's place
+        lines = [self._step_jobs(jobs, now), self._transforms.step()]
+        holdings = self._evaluations.step(jobs, now)
+        holdings |= {name: held for line in lines for name, held in line.holdings.items()}
+        waiting = [job for line in lines for job in line.waiting]
+        self._placing.step(waiting, holdings, now, self._evaluations)  # which take no job's place
         self._step_endpoints(now)
 
-    def _step_jobs(self, jobs: list[TrainingJobRecord], now: float) -> list[Queued]:
-        """Follow the training jobs that were started, and return those that wait for room."""
-        self._launched &= {(job.name, job.attempt) for job in jobs}
-        if not jobs:
-            return []
-        alive = self._fleet.supervisors()
-        for job in jobs:
-            if not job.is_waiting:
-                with _logged(f"training job {job.name}"):
-                    self._follow(job, alive)
-                    updates.measure(self._database, job, now)
-        return [self._queued(job, now) for job in jobs if job.is_waiting]
+    def _step_jobs(self, jobs: list[TrainingJobRecord], now: float) -> Line:
+        """Follow the training jobs that were started, and return what waits for room and what is held."""
+        started = [job for job in jobs if not job.is_waiting]
+        self._launched &= {(job.name, job.attempt) for job in started}
+        alive = self._fleet.supervisors() if started else frozenset()
+        for job in started:
+            with logged(_label(job)):
+                self._follow(job, alive)
+                updates.measure(self._database, job, now)
+        return Line(self._queued.of(job for job in jobs if job.is_waiting), dict(self._held.of(started)))
 
     def _follow(self, job: TrainingJobRecord, alive: frozenset[Attempt]) -> None:
         """See that a job that was started has its supervisor, and that this hears of a stop and of changes.
@@ -142,26 +154,28 @@ class Reconciler:
         if attempt not in alive or (attempt not in self._launched and self._spec(job).instance_count > 1):
             self._launch(job)
 
-    def _place_all(self, queue: list[Queued]) -> None:
-        """Start what is queued and for which there is room, in this order."""
-        if not queue:
-            return
-        room = Room(self._fleet.free())
-        for job in queue:
-            with _logged(job.name):
-                job.place(room)
-        self._evaluations.make_way(room)
+    def _queue(self, job: TrainingJobRecord) -> Queued:
+        """Put a job in line."""
+        spec, name = self._spec(job), job.name
+        what = f"{_instances(spec)} of {spec.instance_type.name}"
+        return Queued(
+            account=job.account,
+            created_at=job.created_at,
+            name=_label(job),
+            needed=resources_needed(spec),
+            what=what,
+            limit_s=spec.max_runtime_s + END_S,
+            told=job.message if job.secondary is SecondaryStatus.PENDING and what in job.message else None,
+            start=lambda now: self._launch(training.start_attempt(self._database, name, now)),
+            tell=lambda connection, reason, now: training.mark_pending(connection, name, reason, now),
+        )
 
-    def _queued(self, job: TrainingJobRecord, now: float) -> Queued:
-        def place(room: Room) -> None:
-            spec = self._spec(job)
-            reason = room.take(job.name, resources_needed(spec), f"{_instances(spec)} of {spec.instance_type.name}")
-            if reason is None:
-                self._launch(training.start_attempt(self._database, job.name, now))
-            else:
-                training.mark_pending(self._database, job.name, reason, now)
-
-        return Queued(job.created_at, f"training job {job.name}", place)
+    def _hold(self, job: TrainingJobRecord) -> tuple[str, Holding]:
+        """What a job may hold that was started: an elastic one the most."""
+        spec = self._spec(job)
+        held = multiply(spec.instance_type.resources, spec.instance_count)
+        began_at = job.started_at if job.started_at is not None else job.modified_at
+        return _label(job), Holding(job.account, held, began_at + spec.max_runtime_s + END_S)
 
     def _launch(self, job: TrainingJobRecord) -> None:
         self._fleet.launch(self._spec(job))
@@ -172,7 +186,7 @@ class Reconciler:
 
     def _step_endpoints(self, now: float) -> None:
         endpoints = hosting.active_endpoints(self._database)
-        self.is_hurried = self._evaluations.are_making_way or any(endpoint.sleep is not None for endpoint in endpoints)
+        self._is_awaited = any(endpoint.sleep is not None for endpoint in endpoints)
         seen = self._fleet.endpoints([endpoint.name for endpoint in endpoints]) if endpoints else {}
         self._evaluations.is_room_wanted = any(it.is_short for it in seen.values())
         for endpoint in endpoints:
@@ -252,7 +266,7 @@ class Reconciler:
         spec = self._endpoint_spec(endpoint, endpoint.desired)
         is_at_rest = endpoint.status is EndpointStatus.IN_SERVICE and endpoint.sleep is None
         if is_at_rest and spec.idle_s is not None and self._sleep.lay_down(endpoint, seen, spec.idle_s, now):
-            self.is_hurried = True
+            self._is_awaited = True
             return
         fleets = {variant.name: spec.fleet_name(variant) for variant in (*spec.variants, *spec.shadows)}
         running, wanted = (
@@ -284,10 +298,6 @@ def _instances(spec: TrainingSpec) -> str:
     return f"{spec.instance_count} instances" if spec.instance_count > 1 else "an instance"
 
 
-@contextlib.contextmanager
-def _logged(what: str) -> Iterator[None]:
-    """Keep what one job meets with from the others."""
-    try:
-        yield
-    except Exception:
-        logger.exception("could not move %s; the next step tries again", what)
+def _label(job: TrainingJobRecord) -> str:
+    """Name a job among jobs of other kinds."""
+    return f"training job {job.name}"

@@ -106,11 +106,14 @@ def jobs(
     *,
     status: Annotated[str | None, typer.Option(help="Only those that are Completed, Failed, InProgress, …")] = None,
     contains: Annotated[str | None, typer.Option(help="Only those with this in their name.")] = None,
+    waiting: Annotated[bool, typer.Option("--waiting", help="Only those that wait, the next one first.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="The most jobs to list.")] = 100,
     as_json: AsJson = False,
 ) -> None:
     """List training jobs, newest first."""
-    found = client_of(ctx).jobs(status=status, name_contains=contains)
+    if waiting and status is not None:
+        raise typer.BadParameter("give --waiting or --status, not both")
+    found = client_of(ctx).jobs(status=status, name_contains=contains, waiting=waiting)
     items = [item for _, item in zip(range(limit), found, strict=False)]
     if as_json:
         display.show_json(items)

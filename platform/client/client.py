@@ -131,12 +131,19 @@ class Client:
         """Return a handle to a training job. Asks the platform nothing."""
         return TrainingJob(name, self.connection, self.clock)
 
-    def jobs(self, *, status: str | None = None, name_contains: str | None = None) -> Iterator[Answer]:
-        """Yield the summaries of training jobs, newest first."""
-        asked = given(StatusEquals=status, NameContains=name_contains)
-        return self.connection.items(
-            "list_training_jobs", "TrainingJobSummaries", SortBy="CreationTime", SortOrder="Descending", **asked
+    def jobs(
+        self, *, status: str | None = None, name_contains: str | None = None, waiting: bool = False
+    ) -> Iterator[Answer]:
+        """Yield the summaries of training jobs, newest first; with `waiting` only of those in line, as they are in it.
+
+        There is one line for each account.
+        """
+        asked = given(StatusEquals="InProgress" if waiting else status, NameContains=name_contains)
+        order = "Ascending" if waiting else "Descending"
+        found = self.connection.items(
+            "list_training_jobs", "TrainingJobSummaries", SortBy="CreationTime", SortOrder=order, **asked
         )
+        return (job for job in found if not waiting or job.get("SecondaryStatus") == "Pending")
 
     def deploy(
         self,

@@ -41,7 +41,9 @@ logger = logging.getLogger(__name__)
 IDLE_STEP_S = 1.0
 """How long the reconciler sleeps when nobody wakes it."""
 HURRIED_STEP_S = 0.1
-"""How long it sleeps while somebody waits for an endpoint to wake."""
+"""How long it sleeps while somebody waits for an endpoint to wake, or for room that a job leaves which has ended."""
+LONGEST_REST_S = 0.05
+"""It rests for as long as a step took, this at most, however often it is woken: a burst of requests is no storm."""
 SWEEP_S = 5.0
 
 
@@ -151,12 +153,15 @@ class Control:
     def _reconcile(self) -> None:
         while True:
             self._awake.clear()
+            begun = time.monotonic()
             for step in (self._look_after_nodes, self._sweep, self._reconciler.step, self._fleet.keep_warm):
                 try:
                     step(time.time())
                 except Exception:
                     logger.exception("a step of the control loop failed; the next one tries again")
+            ended = time.monotonic()
             self._awake.wait(HURRIED_STEP_S if self._reconciler.is_hurried else IDLE_STEP_S)
+            time.sleep(max(0.0, ended + min(ended - begun, LONGEST_REST_S) - time.monotonic()))
 
     def _look_after_nodes(self, _now: float) -> None:
         """Give nodes that have joined their janitors."""

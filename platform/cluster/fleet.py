@@ -17,6 +17,7 @@ from raymaker.platform.cluster.machines import Machines
 from raymaker.platform.cluster.reporter import NAMESPACE, ControlReporter
 from raymaker.platform.cluster.site import site_of
 from raymaker.platform.cluster.transforms import launch_transform, stop_transform, transform_machines
+from raymaker.platform.cluster.workers import remote_class
 from raymaker.platform.evaluating.evaluators import EvaluatorKey
 from raymaker.platform.pools.sizing import Limits
 from raymaker.platform.settings import Settings
@@ -150,7 +151,7 @@ class RayFleet:
         from raymaker.platform.cluster.gang_actor import GangActor
 
         keep_claims_here()
-        actor: Any = ray.remote(GangActor).options(
+        actor: Any = remote_class(GangActor).options(
             name=actor_name(spec.job_name, spec.attempt),
             namespace=NAMESPACE,
             lifetime="detached",

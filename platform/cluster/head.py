@@ -24,6 +24,11 @@ from raymaker.serving.proxy import serve_environment
 
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 20.0
+_REMEMBERED = {
+    "RAY_maximum_gcs_destroyed_actor_cached_count": "200",
+    "RAY_task_events_max_num_task_in_gcs": "1000",
+}
+"""How much Ray remembers of what is over, each job an actor with some calls; by default it is 100,000 of either."""
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -82,6 +87,7 @@ def ray_environment(settings: Settings) -> dict[str, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(settings.home_path / "ray-token"),
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        **_REMEMBERED,
         **serve_environment(
             settings.home_path,
             host=settings.host,
@@ -182,6 +188,8 @@ def _head_command(settings: Settings, temp_dir: Path) -> list[str]:
     command += [f"--port={settings.ray_port}", f"--dashboard-port={settings.ray_port + 1}"]
     command += [f"--dashboard-agent-listen-port={settings.ray_port + 2}"]
     command += [f"--ray-client-server-port={settings.ray_port + 3}"]
+    # What workers print is read from their files, where somebody looks; nobody listens to its being passed on.
+    command.append("--include-log-monitor=false")
     # Workers take any free port: their usual range (10002-19999) would forbid those ports to everything above.
     command += ["--min-worker-port=0", "--max-worker-port=0"]
     command += [f"--temp-dir={temp_dir}"]

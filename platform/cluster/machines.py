@@ -32,6 +32,7 @@ from raymaker.actors.spec import Resources, TrainingSpec
 from raymaker.platform.cluster.janitor import living_nodes
 from raymaker.platform.cluster.machine import Machine, Occupation
 from raymaker.platform.cluster.reporter import NAMESPACE
+from raymaker.platform.cluster.workers import remote_class
 from raymaker.platform.pools.sizing import WINDOW_S, Limits, superfluous, wanted_count
 
 logger = logging.getLogger(__name__)
@@ -261,7 +262,7 @@ class Machines:
             where = {"scheduling_strategy": PlacementGroupSchedulingStrategy(room), "num_gpus": gpus}
         elif node is not None:
             where = {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
-        actor: Any = ray.remote(Machine).options(
+        actor: Any = remote_class(Machine).options(
             name=name,
             namespace=NAMESPACE,
             lifetime="detached",

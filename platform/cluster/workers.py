@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,7 +23,7 @@ def worker_keys(kind: str) -> list[list[str]]:
 def launch_worker(kind: str, key: Iterable[object], actor: type, needed: Resources, *arguments: object) -> Any:
     """Start a worker, or find the one that lives."""
     return (
-        ray.remote(actor)
+        remote_class(actor)
         .options(
             name=_name(kind, key),
             namespace=NAMESPACE,
@@ -44,6 +45,12 @@ def find_worker(kind: str, key: Iterable[object]) -> Any:
         return ray.get_actor(_name(kind, key), namespace=NAMESPACE)
     except ValueError:
         return None
+
+
+@functools.cache
+def remote_class(actor: type) -> Any:
+    """A class as Ray starts it, made once for each class: the cluster keeps for good whatever is made of it."""
+    return ray.remote(actor)
 
 
 def _name(kind: str, key: Iterable[object]) -> str:

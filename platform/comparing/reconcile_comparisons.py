@@ -22,6 +22,9 @@ def follow_comparisons(database: Database, jobs: Sequence[TrainingJobRecord], no
     """Say how each comparison stands, or end it. One that fails does not keep the others from their turn."""
     for job in jobs:
         try:
+            with database.reading() as connection:
+                if comparison.follow(job, find_candidates(connection, job), now) == job:
+                    continue
             with database.transaction() as connection:
                 candidates = find_candidates(connection, job)
                 training.move_training_job(

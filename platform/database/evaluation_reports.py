@@ -25,8 +25,8 @@ def unfinished_evaluations(database: Database) -> list[tuple[EvaluationRecord, T
     """Read all evaluations that have not ended, each with its job, in the order in which they came."""
     with database.reading() as connection:
         found = evaluations.list_unfinished(connection)
-        jobs = {name: training.find_training_job(connection, name) for name in {record.job_name for record in found}}
-    return [(record, job) for record in found if (job := jobs[record.job_name]) is not None]
+        jobs = training.find_training_jobs(connection, {record.job_name for record in found}) if found else {}
+    return [(record, jobs[record.job_name]) for record in found if record.job_name in jobs]
 
 
 def begin(database: Database, job_name: str, number: int, now: float) -> int:

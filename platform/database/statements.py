@@ -9,11 +9,11 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, RowMapping, Select, Table, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, func, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from raymaker.platform.errors import ValidationException
@@ -25,6 +25,21 @@ _ROWS_AT_ONCE = 500
 """So that a statement stays far below SQLite's limit of 32,766 values."""
 
 SORT_COLUMNS = {"Name": "name", "CreationTime": "created_at", "Status": "status"}
+
+
+class Versioned(Protocol):
+    """A record that is guarded by a version: `created_at` and `version` tell whether it is still as it was read."""
+
+    @property
+    def created_at(self) -> float:
+        """Epoch seconds."""
+
+    @property
+    def version(self) -> int:
+        """How often it was written."""
+
+
+R = TypeVar("R", bound=Versioned)
 
 
 @dataclass(frozen=True)
@@ -53,10 +68,11 @@ class Page:
 
 def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> int:
     """Insert the rows whose unique keys are not there yet. Returns how many those were."""
-    parts = [list(rows[start : start + _ROWS_AT_ONCE]) for start in range(0, len(rows), _ROWS_AT_ONCE)]
-    statements = [_insert(connection, table).values(part).on_conflict_do_nothing() for part in parts]
+    if not rows:
+        return 0
     # RETURNING counts what was inserted; PostgreSQL's driver does not give a rowcount for every insert.
-    return sum(len(connection.execute(each.returning(*table.primary_key)).all()) for each in statements)
+    statement = _insert(connection, table).on_conflict_do_nothing().returning(*table.primary_key)
+    return len(connection.execute(statement, [dict(row) for row in rows]).all())
 
 
 def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -80,6 +96,32 @@ def fetch_page(connection: Connection, table: Table, listing: Listing) -> Page:
     if len(rows) <= listing.limit_count:
         return Page(page, None)
     return Page(page, encode_token([*_order_of(listing), page[-1][key.name], page[-1]["name"]]))
+
+
+def fetch_changed(
+    connection: Connection,
+    table: Table,
+    condition: ColumnElement[bool],
+    known: Mapping[str, R],
+    read: Callable[[RowMapping], R],
+) -> list[R]:
+    """Fetch all rows of a table of named records under a condition, oldest first; only those that changed in full.
+
+    `known` are records of an earlier call, by name: one that is still at its version is given back as it is.
+    """
+    columns = table.c
+    keys = select(columns.name, columns.created_at, columns.version).where(condition)
+    found = connection.execute(keys.order_by(columns.created_at, columns.name)).all()
+    same = {
+        name: record
+        for name, created_at, version in found
+        if (record := known.get(name)) is not None and (record.created_at, record.version) == (created_at, version)
+    }
+    changed = [row.name for row in found if row.name not in same]
+    for start in range(0, len(changed), _ROWS_AT_ONCE):
+        some = columns.name.in_(changed[start : start + _ROWS_AT_ONCE])
+        same |= {row["name"]: read(row) for row in connection.execute(select(table).where(some)).mappings()}
+    return [same[row.name] for row in found if row.name in same]
 
 
 def fetch_rows_after(

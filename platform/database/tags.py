@@ -18,6 +18,8 @@ def list_tags(connection: Connection, arn: str) -> dict[str, str]:
 
 def put_tags(connection: Connection, arn: str, values: Mapping[str, str]) -> None:
     """Set tags; a key that is there gets the new value."""
+    if not values:
+        return
     delete_tags(connection, arn, list(values))
     insert_new(connection, tags, [{"arn": arn, "key": key, "value": value} for key, value in values.items()])
 

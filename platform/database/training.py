@@ -6,10 +6,11 @@ What a legal move is stands in `transitions.py`; here it is loaded, made and wri
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, delete, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, delete, func, select, update
 
 from raymaker.actors.reports import JobReport, ReportRefused
 from raymaker.platform import transitions
@@ -18,7 +19,7 @@ from raymaker.platform.database.engine import Database
 from raymaker.platform.database.evaluations import make_final_evaluation
 from raymaker.platform.database.events import delete_events, insert_event
 from raymaker.platform.database.schema import training_jobs
-from raymaker.platform.database.statements import Listing, clean_text, fetch_page, insert_new
+from raymaker.platform.database.statements import Listing, clean_text, fetch_changed, fetch_page, insert_new
 from raymaker.platform.database.tags import delete_all_tags
 from raymaker.platform.database.update_rows import update_from_json, update_to_json
 from raymaker.platform.errors import ConflictException
@@ -47,6 +48,12 @@ def find_training_job(connection: Connection, name: str, *, lock: bool = False) 
     statement = select(training_jobs).where(training_jobs.c.name == name)
     row = connection.execute(statement.with_for_update() if lock else statement).mappings().one_or_none()
     return _from_row(row) if row is not None else None
+
+
+def find_training_jobs(connection: Connection, names: Collection[str]) -> dict[str, TrainingJobRecord]:
+    """Read several jobs, by name; those that are not there are left out."""
+    rows = connection.execute(select(training_jobs).where(training_jobs.c.name.in_(names))).mappings()
+    return {row["name"]: _from_row(row) for row in rows}
 
 
 def find_training_job_by_model(connection: Connection, model_uri: str) -> TrainingJobRecord | None:
@@ -81,13 +88,26 @@ def delete_training_job(connection: Connection, record: TrainingJobRecord) -> No
     delete_all_tags(connection, record.arn)
 
 
-def unfinished_training_jobs(database: Database) -> list[TrainingJobRecord]:
-    """Read all jobs that have not ended, oldest first."""
-    unfinished = [status for status in TrainingJobStatus if not status.ended]
-    statement = select(training_jobs).where(training_jobs.c.status.in_(unfinished))
+def unfinished_training_jobs(
+    database: Database, known: Mapping[str, TrainingJobRecord] = MappingProxyType({})
+) -> list[TrainingJobRecord]:
+    """Read all jobs that have not ended, oldest first; of those `known` by name only what was written since."""
     with database.reading() as connection:
-        rows = connection.execute(statement.order_by(training_jobs.c.created_at, training_jobs.c.name)).mappings()
-        return [_from_row(row) for row in rows]
+        return fetch_changed(connection, training_jobs, _unfinished(), known, _from_row)
+
+
+def count_unfinished(connection: Connection) -> dict[str, int]:
+    """How many jobs have not ended, by secondary status."""
+    columns = training_jobs.c
+    statement = select(columns.secondary, func.count()).where(_unfinished()).group_by(columns.secondary)
+    return dict(connection.execute(statement).all())
+
+
+def names_of_begun(connection: Connection) -> list[str]:
+    """The names of the jobs whose training has begun and that have not ended, oldest first."""
+    columns = training_jobs.c
+    statement = select(columns.name).where(_unfinished(), columns.started_at.is_not(None))
+    return list(connection.execute(statement.order_by(columns.created_at, columns.name)).scalars())
 
 
 def move_training_job(connection: Connection, name: str, move: Move) -> TrainingJobRecord:
@@ -134,10 +154,9 @@ def begin_start(database: Database, name: str, attempt: int, message: str, now: 
         raise ReportRefused(f"{error}: it was deleted") from error
 
 
-def mark_pending(database: Database, name: str, reason: str, now: float) -> None:
+def mark_pending(connection: Connection, name: str, reason: str, now: float) -> None:
     """Say why a job waits; writes only where the reason is new. Raises IllegalMove, JobMissing."""
-    with database.transaction() as connection:
-        move_training_job(connection, name, lambda job: transitions.mark_pending(job, reason, now))
+    move_training_job(connection, name, lambda job: transitions.mark_pending(job, reason, now))
 
 
 def start_attempt(database: Database, name: str, now: float, node_id: str | None = None) -> TrainingJobRecord:
@@ -150,6 +169,10 @@ def lose_attempt(database: Database, name: str, attempt: int, reason: str, now: 
     """Give up an attempt whose machine is gone, and return the job as it goes on. Raises JobMissing."""
     with database.transaction() as connection:
         return move_training_job(connection, name, lambda job: transitions.lose_attempt(job, attempt, reason, now))
+
+
+def _unfinished() -> ColumnElement[bool]:
+    return training_jobs.c.status.in_([status for status in TrainingJobStatus if not status.ended])
 
 
 def _to_row(record: TrainingJobRecord) -> dict[str, Any]:

@@ -7,7 +7,8 @@ kept is which of a job's objects are through, so that an attempt goes on where t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, select, update
@@ -17,7 +18,7 @@ from raymaker.actors.spec import SourceSpec
 from raymaker.platform.database.engine import Database
 from raymaker.platform.database.events import insert_event
 from raymaker.platform.database.schema import transform_jobs, transform_objects
-from raymaker.platform.database.statements import Listing, clean_text, fetch_page, insert_new
+from raymaker.platform.database.statements import Listing, clean_text, fetch_changed, fetch_page, insert_new
 from raymaker.platform.errors import ConflictException
 from raymaker.platform.records import EventRecord
 from raymaker.platform.transforming import transform_jobs as jobs
@@ -57,13 +58,13 @@ def list_transform_jobs(connection: Connection, listing: Listing) -> tuple[list[
     return [_from_row(row) for row in page.rows], page.next_token
 
 
-def unfinished_transform_jobs(database: Database) -> list[TransformJobRecord]:
-    """Read all jobs that have not ended, oldest first."""
-    unfinished = [status for status in TransformJobStatus if not status.ended]
-    statement = select(transform_jobs).where(transform_jobs.c.status.in_(unfinished))
+def unfinished_transform_jobs(
+    database: Database, known: Mapping[str, TransformJobRecord] = MappingProxyType({})
+) -> list[TransformJobRecord]:
+    """Read all jobs that have not ended, oldest first; of those `known` by name only what was written since."""
+    unfinished = transform_jobs.c.status.in_([status for status in TransformJobStatus if not status.ended])
     with database.reading() as connection:
-        rows = connection.execute(statement.order_by(transform_jobs.c.created_at, transform_jobs.c.name)).mappings()
-        return [_from_row(row) for row in rows]
+        return fetch_changed(connection, transform_jobs, unfinished, known, _from_row)
 
 
 def move_transform_job(connection: Connection, name: str, move: Move) -> TransformJobRecord:
@@ -105,10 +106,9 @@ def begin(database: Database, name: str, attempt: int) -> Ledger:
         return Ledger({row["name"]: Finished(**row) for row in rows}, record.started_at)
 
 
-def mark_pending(database: Database, name: str, reason: str, now: float) -> None:
+def mark_pending(connection: Connection, name: str, reason: str, now: float) -> None:
     """Say why a job waits; writes only where the reason is new. Raises IllegalMove, JobMissing."""
-    with database.transaction() as connection:
-        move_transform_job(connection, name, lambda job: jobs.mark_pending(job, reason, now))
+    move_transform_job(connection, name, lambda job: jobs.mark_pending(job, reason, now))
 
 
 def start_attempt(database: Database, name: str, now: float) -> TransformJobRecord:

@@ -42,6 +42,7 @@ class EvaluatorFleet(Protocol):
         """Have an evaluator leave what it is at, and end. Never blocks."""
 
 
+TURNS = "a job's evaluations take turns"
 ANYTHING = Resources(cpus=1, memory_bytes=1, gpus=1)
 """What an evaluator may hold that an earlier process has started."""
 HURRY_S = 3.0
@@ -97,16 +98,18 @@ class Evaluators:
             if key[0] not in expected or now - idle.since >= self._keep_s:
                 self._end(key)
 
-    def place(self, spec: EvaluationSpec, name: str, room: Room) -> str | None:
-        """Find an evaluator for an evaluation, or room for one. Returns None, else why it waits, in words."""
+    def why_not(self, spec: EvaluationSpec, room: Room) -> str | None:
+        """Say in words why an evaluation must wait although there is an evaluator for it; None where none keeps it."""
         if (other := self._busy.get(spec.evaluator)) is not None:
-            return f"Waiting for evaluation {other.number}: a job's evaluations take turns"
-        needed, idle = spec.instance_type.resources, self._idle.get(spec.evaluator)
-        if idle is None:
-            return room.take(name, needed, f"an instance of {spec.instance_type.name}")
-        if idle.is_ending or room.is_wanted(needed):
+            return f"Waiting for evaluation {other.number}: {TURNS}"
+        idle = self._idle.get(spec.evaluator)
+        if idle is not None and (idle.is_ending or room.is_wanted(spec.instance_type.resources)):
             return f"Waiting for an instance of {spec.instance_type.name}: the job's evaluator makes way for others"
         return None
+
+    def is_free(self, spec: EvaluationSpec) -> bool:
+        """Whether there is an evaluator for this evaluation that has nothing to do."""
+        return spec.evaluator in self._idle
 
     def evaluate(self, spec: EvaluationSpec) -> None:
         """Have an evaluation begin that was placed, or go on."""

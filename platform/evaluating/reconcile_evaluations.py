@@ -6,6 +6,7 @@ Which evaluators there are, and how long they stay, is the matter of `evaluators
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection
@@ -18,10 +19,11 @@ from raymaker.platform.database.evaluation_reports import unfinished_evaluations
 from raymaker.platform.evaluating import evaluations as moves
 from raymaker.platform.evaluating.evaluation_specs import evaluation_spec
 from raymaker.platform.evaluating.evaluations import EvaluationRecord, EvaluationStatus, Trigger, is_scheduled
-from raymaker.platform.evaluating.evaluators import EvaluatorFleet, Evaluators
+from raymaker.platform.evaluating.evaluators import TURNS, EvaluatorFleet, EvaluatorKey, Evaluators
 from raymaker.platform.evaluating.watch import CheckpointWatch, Listing
+from raymaker.platform.placing import logged
 from raymaker.platform.records import TrainingJobRecord, TrainingJobStatus
-from raymaker.platform.room import Queued, Room
+from raymaker.platform.room import Holding, Queued, Room
 from raymaker.serving.evaluation.spec import EvaluationSpec
 
 logger = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ class EvaluationReconciler:
         self._catalogue = catalogue
         self._watch = watch
         self._evaluators = Evaluators(fleet, keep_s)
+        self._waiting: list[tuple[EvaluationRecord, TrainingJobRecord]] = []
         self.is_room_wanted = False
         """Whether somebody who does not queue here, as endpoints do, may lack room."""
 
@@ -54,23 +57,49 @@ class EvaluationReconciler:
         """Whether evaluators are about to go, for what waits for their room."""
         return self._evaluators.are_making_way
 
-    def step(self, jobs: Sequence[TrainingJobRecord], now: float) -> list[Queued]:
-        """Look after the evaluations of all `jobs`, which have not ended, and return those that wait for room."""
+    def step(self, jobs: Sequence[TrainingJobRecord], now: float) -> dict[str, Holding]:
+        """Look after the evaluations of all `jobs`, which have not ended; return what those hold that were started."""
         self._make(jobs, now)
         unfinished = unfinished_evaluations(self._database)
         running = [(record, job) for record, job in unfinished if record.status is EvaluationStatus.IN_PROGRESS]
-        waiting = [(record, job) for record, job in unfinished if record.status is EvaluationStatus.PENDING]
-        expected = {job.name for _, job in waiting}
+        self._waiting = [(record, job) for record, job in unfinished if record.status is EvaluationStatus.PENDING]
+        expected = {job.name for _, job in self._waiting}
         if not any("MaxInstanceCount" in job.request["ResourceConfig"] for job in jobs):
             expected |= {job.name for job in jobs if is_scheduled(job.request)}
-        self._evaluators.step([spec for each in running if (spec := self._spec(*each))], expected, now)
+        specs = [(job, spec) for record, job in running if (spec := self._spec(record, job)) is not None]
+        self._evaluators.step([spec for _, spec in specs], expected, now)
         if self.is_room_wanted:
             self._evaluators.make_way()
-        return [self._queued(record, job, now) for record, job in waiting]
+        return {
+            f"evaluation {spec.number} of {spec.job_name}": Holding(job.account, spec.instance_type.resources, now)
+            for job, spec in specs
+        }
 
-    def make_way(self, room: Room) -> None:
-        """End evaluators that have nothing to do, where somebody waits for what they hold."""
+    @property
+    def is_waiting(self) -> bool:
+        """Whether an evaluation waits to begin."""
+        return bool(self._waiting)
+
+    def offer(self, room: Room, now: float) -> list[Queued]:
+        """Have free evaluators go on, and return those evaluations that wait for room, now that all jobs had theirs.
+
+        Evaluators that hold what a job waits for make way.
+        """
+        queued: dict[EvaluatorKey, Queued] = {}
+        for record, job in self._waiting:
+            with logged(_label(record)):
+                spec = evaluation_spec(job, record, self._catalogue)
+                reason = self._evaluators.why_not(spec, room)
+                if spec.evaluator in queued:
+                    self._tell(record, f"Waiting for {queued[spec.evaluator].name}: {TURNS}")
+                elif reason is not None:
+                    self._tell(record, reason)
+                elif self._evaluators.is_free(spec):
+                    self._start(record, spec, now)
+                else:
+                    queued[spec.evaluator] = self._queue(record, job, spec)
         self._evaluators.make_way(room)
+        return list(queued.values())
 
     def _make(self, jobs: Sequence[TrainingJobRecord], now: float) -> None:
         """Make evaluations of checkpoints that are new."""
@@ -123,23 +152,40 @@ class EvaluationReconciler:
             reason = "newer ones came while another was evaluated, or before it was time"
             _note_skipped(connection, job, passed, reason, now)
 
-    def _queued(self, record: EvaluationRecord, job: TrainingJobRecord, now: float) -> Queued:
-        name = f"evaluation {record.number} of {job.name}"
+    def _queue(self, record: EvaluationRecord, job: TrainingJobRecord, spec: EvaluationSpec) -> Queued:
+        """Put an evaluation in line for the room of an evaluator."""
+        what = f"an instance of {spec.instance_type.name}"
+        key = (record.job_name, record.number)
 
-        def place(room: Room) -> None:
-            spec = evaluation_spec(job, record, self._catalogue)
-            reason = self._evaluators.place(spec, name, room)
+        def tell(connection: Connection, reason: str, _now: float) -> None:
+            evaluations.move_evaluation(connection, *key, lambda it: moves.mark_pending(it, reason))
+
+        return Queued(
+            account=job.account,
+            created_at=record.created_at,
+            name=_label(record),
+            needed=spec.instance_type.resources,
+            what=what,
+            limit_s=math.inf,
+            told=record.message if what in record.message else None,
+            start=lambda now: self._start(record, spec, now),
+            tell=tell,
+        )
+
+    def _start(self, record: EvaluationRecord, spec: EvaluationSpec, now: float) -> None:
+        with self._database.transaction() as connection:
+            moved = evaluations.move_evaluation(
+                connection, record.job_name, record.number, lambda it: moves.start(it, now)
+            )
+        if moved.status is EvaluationStatus.IN_PROGRESS:
+            self._evaluators.evaluate(spec)
+
+    def _tell(self, record: EvaluationRecord, reason: str) -> None:
+        if record.message != reason:
             with self._database.transaction() as connection:
-                moved = evaluations.move_evaluation(
-                    connection,
-                    job.name,
-                    record.number,
-                    lambda it: moves.start(it, now) if reason is None else moves.mark_pending(it, reason),
+                evaluations.move_evaluation(
+                    connection, record.job_name, record.number, lambda it: moves.mark_pending(it, reason)
                 )
-            if moved.status is EvaluationStatus.IN_PROGRESS:
-                self._evaluators.evaluate(spec)
-
-        return Queued(record.created_at, name, place)
 
     def _spec(self, record: EvaluationRecord, job: TrainingJobRecord) -> EvaluationSpec | None:
         try:
@@ -147,6 +193,11 @@ class EvaluationReconciler:
         except CatalogueError:
             logger.exception("evaluation %d of %s cannot go on", record.number, job.name)
             return None
+
+
+def _label(record: EvaluationRecord) -> str:
+    """Name an evaluation among jobs."""
+    return f"evaluation {record.number} of {record.job_name}"
 
 
 def _note_skipped(

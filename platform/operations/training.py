@@ -20,6 +20,7 @@ from raymaker.platform.comparing.algorithms import (
 from raymaker.platform.comparing.comparison import Candidate
 from raymaker.platform.comparing.reconcile_comparisons import find_candidates
 from raymaker.platform.database import metrics, training
+from raymaker.platform.database.line import say_where
 from raymaker.platform.database.tags import put_tags
 from raymaker.platform.errors import ResourceInUse, ValidationException
 from raymaker.platform.operations.checks import read_listing, read_tags, without_tags
@@ -28,7 +29,7 @@ from raymaker.platform.operations.registry import Answer, Context, Request, oper
 from raymaker.platform.operations.training_checks import check_training_request
 from raymaker.platform.operations.training_updates import describe_update
 from raymaker.platform.phases import IllegalMove
-from raymaker.platform.records import MetricRecord, StatusTransition, TrainingJobRecord
+from raymaker.platform.records import MetricRecord, SecondaryStatus, StatusTransition, TrainingJobRecord
 from raymaker.platform.specs import is_isolated, max_runtime_s, model_location
 
 _DESCRIBED_AS_GIVEN = (
@@ -94,7 +95,10 @@ def describe_training_job(context: Context, request: Request) -> Answer:
             raise not_found(context, TRAINING_JOB, request["TrainingJobName"])
         final = metrics.final_metrics(connection, record.name)
         candidates = find_candidates(connection, record) if is_comparison(record.request) else {}
-    return {**_describe(context, record, final), "AlgorithmTrainingJobs": _describe_candidates(record, candidates)}
+        where = say_where(connection, record) if record.secondary is SecondaryStatus.PENDING else ""
+    answer = _describe(context, record, final)
+    answer["SecondaryStatusTransitions"][-1]["StatusMessage"] += where
+    return {**answer, "AlgorithmTrainingJobs": _describe_candidates(record, candidates)}
 
 
 @operation("ListTrainingJobs")

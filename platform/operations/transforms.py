@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from raymaker.platform.database import transforms
+from raymaker.platform.database.line import say_where
 from raymaker.platform.database.tags import put_tags
 from raymaker.platform.errors import ResourceInUse, ValidationException
 from raymaker.platform.operations.checks import read_listing, read_tags, without_tags
@@ -60,9 +61,11 @@ def describe_transform_job(context: Context, request: Request) -> Answer:
     """Tell everything about a job."""
     with context.database.reading() as connection:
         record = transforms.find_transform_job(connection, request["TransformJobName"])
-    if record is None:
-        raise not_found(context, TRANSFORM_JOB, request["TransformJobName"])
-    return _describe(record)
+        if record is None:
+            raise not_found(context, TRANSFORM_JOB, request["TransformJobName"])
+        where = say_where(connection, record) if record.is_waiting else ""
+    answer = _describe(record)
+    return {**answer, "TransformJobMessage": f"{answer['TransformJobMessage']}{where}"}
 
 
 @operation("ListTransformJobs")

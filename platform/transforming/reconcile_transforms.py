@@ -5,19 +5,17 @@ Knows no Ray: what it asks of the cluster is the `TransformFleet` protocol.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Protocol
 
 from raymaker.actors.spec import InstanceType
 from raymaker.platform.database import transforms
 from raymaker.platform.database.engine import Database
-from raymaker.platform.room import Queued, Room
+from raymaker.platform.placing import Derived, Line, logged
+from raymaker.platform.room import END_S, Holding, Queued
 from raymaker.platform.transforming.transform_jobs import MachineState, TransformJobRecord, TransformJobStatus
-from raymaker.platform.transforming.transform_specs import resources_needed, transform_specs
+from raymaker.platform.transforming.transform_specs import max_runtime_s, resources_needed, transform_specs
 from raymaker.serving.transform.spec import TransformSpec
-
-logger = logging.getLogger(__name__)
 
 MachineKey = tuple[str, int, int]
 """A job, its attempt, and the machine's number in it."""
@@ -43,18 +41,21 @@ class TransformReconciler:
         self._database = database
         self._fleet = fleet
         self._catalogue = catalogue
+        self._jobs: dict[str, TransformJobRecord] = {}
+        """The jobs that had not ended, as they were read last."""
+        self._queued = Derived(self._queue)
+        self._held = Derived(self._hold)
 
-    def step(self, now: float) -> list[Queued]:
-        """Follow what was started, and return what waits for room."""
-        jobs = transforms.unfinished_transform_jobs(self._database)
+    def step(self) -> Line:
+        """Follow what was started, and return what waits for room and what is held."""
+        jobs = transforms.unfinished_transform_jobs(self._database, self._jobs)
+        self._jobs = {job.name: job for job in jobs}
         started = [job for job in jobs if job.attempt > 0]
         alive = self._fleet.transform_machines() if started else frozenset()
         for job in started:
-            try:
+            with logged(_label(job)):
                 self._follow(job, alive)
-            except Exception:
-                logger.exception("could not move transform job %s; the next step tries again", job.name)
-        return [self._queued(job, now) for job in jobs if job.attempt == 0]
+        return Line(self._queued.of(job for job in jobs if job.attempt == 0), dict(self._held.of(started)))
 
     def _follow(self, job: TransformJobRecord, alive: frozenset[MachineKey]) -> None:
         """See that every machine that has not ended is there, and that all hear of a stop."""
@@ -72,16 +73,35 @@ class TransformReconciler:
         elif job.status is TransformJobStatus.STOPPING:
             self._fleet.stop_transform(key)
 
-    def _queued(self, job: TransformJobRecord, now: float) -> Queued:
-        def place(room: Room) -> None:
-            count = job.request["TransformResources"]["InstanceCount"]
-            what = f"{count} instances" if count > 1 else "an instance"
-            type_name = job.request["TransformResources"]["InstanceType"]
-            reason = room.take(job.name, resources_needed(job, self._catalogue), f"{what} of {type_name}")
-            if reason is not None:
-                transforms.mark_pending(self._database, job.name, reason, now)
-                return
-            for spec in transform_specs(transforms.start_attempt(self._database, job.name, now), self._catalogue):
+    def _queue(self, job: TransformJobRecord) -> Queued:
+        """Put a job in line."""
+        name, resources = job.name, job.request["TransformResources"]
+        count = resources["InstanceCount"]
+        what = f"{f'{count} instances' if count > 1 else 'an instance'} of {resources['InstanceType']}"
+
+        def start(now: float) -> None:
+            for spec in transform_specs(transforms.start_attempt(self._database, name, now), self._catalogue):
                 self._fleet.launch_transform(spec)
 
-        return Queued(job.created_at, f"transform job {job.name}", place)
+        return Queued(
+            account=job.account,
+            created_at=job.created_at,
+            name=_label(job),
+            needed=resources_needed(job, self._catalogue),
+            what=what,
+            limit_s=max_runtime_s(job.request) + END_S,
+            told=job.message if what in job.message else None,
+            start=start,
+            tell=lambda connection, reason, now: transforms.mark_pending(connection, name, reason, now),
+        )
+
+    def _hold(self, job: TransformJobRecord) -> tuple[str, Holding]:
+        """What a job holds that was started."""
+        began_at = job.started_at if job.started_at is not None else job.modified_at
+        held = resources_needed(job, self._catalogue)
+        return _label(job), Holding(job.account, held, began_at + max_runtime_s(job.request) + END_S)
+
+
+def _label(job: TransformJobRecord) -> str:
+    """Name a job among jobs of other kinds."""
+    return f"transform job {job.name}"

@@ -103,6 +103,11 @@ class TransformJobRecord:
         return Progress(*(sum(column) for column in zip(*parts, strict=True)))
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether the job waits for machines: it was never started."""
+        return self.attempt == 0 and not self.status.ended
+
+    @property
     def has_begun(self) -> bool:
         """Whether any machine has come past its start in this attempt."""
         return any(machine.phase is not Phase.STARTING for machine in self.machines)

@@ -72,7 +72,8 @@ class NearPlatform:
         training.start_attempt(self.context.database, name, self.now)
 
     def keep_job_waiting(self, name: str, reason: str) -> None:
-        training.mark_pending(self.context.database, name, reason, self.now)
+        with self.context.database.transaction() as connection:
+            training.mark_pending(connection, name, reason, self.now)
 
     def report(self, name: str, phase: str, outcome: Outcome | None = None, **facts: Any) -> None:
         said = JobReport(name, 1, phase, f"{phase} it is", self.now, outcome=outcome, **facts)

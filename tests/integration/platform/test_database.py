@@ -25,7 +25,7 @@ from sqlalchemy import Connection, text, update
 from raymaker.actors.reports import JobReport, Metric, Outcome, ReportRefused, Source, UpdateReport, UpdateStage
 from raymaker.actors.spec import SourceSpec
 from raymaker.platform import transitions
-from raymaker.platform.database import events, hosting, metrics, tags, training, updates
+from raymaker.platform.database import events, hosting, line, metrics, tags, training, transforms, updates
 from raymaker.platform.database.engine import BUSY_TIMEOUT_S, Database
 from raymaker.platform.database.metrics import MetricQuery
 from raymaker.platform.database.migrations.upgrade import SchemaTooNew
@@ -42,6 +42,8 @@ from raymaker.platform.records import (
     TrainingJobRecord,
     TrainingJobStatus,
 )
+from raymaker.platform.transforming import transform_jobs
+from raymaker.platform.transforming.transform_jobs import TransformModel
 
 ACCOUNT = "000000000000"
 ODD = "half a character \ud800, a NUL \0, and \N{SNOWMAN}"
@@ -71,6 +73,16 @@ def add_job(database: Database, name: str, created_at: float = 1.0, **request) -
 def find_job(database: Database, name: str) -> TrainingJobRecord | None:
     with database.reading() as connection:
         return training.find_training_job(connection, name)
+
+
+def mark_pending(database, name, reason, now):
+    with database.transaction() as connection:
+        training.mark_pending(connection, name, reason, now)
+
+
+def count_before(database, job):
+    with database.reading() as connection:
+        return line.count_before(connection, job)
 
 
 def report(name: str, phase: str, outcome: Outcome | None = None, attempt: int = 1, **facts) -> JobReport:
@@ -184,9 +196,9 @@ def test_a_write_over_a_version_that_is_gone_is_refused(database):
 
 def test_a_job_goes_its_way_by_reports_and_each_step_is_an_event(database):
     record = add_job(database, "job")
-    training.mark_pending(database, "job", "no room", 2.0)
+    mark_pending(database, "job", "no room", 2.0)
     waiting = find_job(database, "job")
-    training.mark_pending(database, "job", "no room", 3.0)
+    mark_pending(database, "job", "no room", 3.0)
     assert find_job(database, "job") == waiting
     assert training.start_attempt(database, "job", 4.0).attempt == 1
     training.apply_report(database, report("job", "Training", image_digest="sha256:1", message=ODD), 5.0)
@@ -311,6 +323,35 @@ def test_unfinished_jobs_are_told_oldest_first(database):
     assert [job.name for job in training.unfinished_training_jobs(database)] == ["c", "a", "b"]
 
 
+def test_of_unfinished_jobs_only_those_are_read_that_changed(database):
+    for number in range(600):
+        add_job(database, f"job-{number:03}", float(number))
+    known = {job.name: job for job in training.unfinished_training_jobs(database)}
+    mark_pending(database, "job-007", "no room", 1000.0)
+    with database.transaction() as connection:
+        training.delete_training_job(connection, known["job-001"])
+        training.delete_training_job(connection, known["job-002"])
+    add_job(database, "job-002", 2000.0)  # another of its name, at the same version
+    found = training.unfinished_training_jobs(database, known)
+    assert [job.name for job in found] == [*(name for name in known if name not in {"job-001", "job-002"}), "job-002"]
+    assert [job.name for job in found if job is not known[job.name]] == ["job-007", "job-002"]
+    assert (found[5].message, found[-1].created_at) == ("no room", 2000.0)
+
+
+def test_a_place_in_line_counts_the_jobs_of_the_account_that_wait_before(database):
+    jobs = [new_job(name, created_at) for name, created_at in [("b", 1.0), ("a", 1.0), ("c", 2.0), ("d", 4.0)]]
+    jobs.append(dataclasses.replace(new_job("other", 0.5), account="1"))
+    scored = transform_jobs.create_transform_job("t", "arn:t", ACCOUNT, {}, model=TransformModel("image"), now=3.0)
+    with database.transaction() as connection:
+        for job in jobs:
+            assert training.insert_training_job(connection, job)
+            training.mark_pending(connection, job.name, "no room", 5.0)
+        assert transforms.insert_transform_job(connection, scored)
+    assert [count_before(database, job) for job in (*jobs, scored)] == [1, 0, 2, 4, 0, 3]
+    training.start_attempt(database, "a", 6.0)
+    assert [count_before(database, job) for job in (*jobs[2:4], scored)] == [1, 3, 2]
+
+
 def test_of_two_that_move_a_job_at_once_one_wins_and_the_end_is_one(database):
     """Many threads report different ends of the same attempt: one is taken, every other one is refused."""
     add_job(database, "job")
@@ -339,7 +380,7 @@ def test_moves_at_once_are_all_kept(database):
 
     def tell(thread: int) -> None:
         for number in range(10):
-            training.mark_pending(database, "job", f"reason {number} of thread {thread}", 2.0)
+            mark_pending(database, "job", f"reason {number} of thread {thread}", 2.0)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(tell, range(4)))
@@ -510,7 +551,7 @@ def test_many_metrics_come_back_in_pages_oldest_first(database):
 def test_a_deleted_job_takes_metrics_events_and_tags_with_it(database):
     record = add_job(database, "job")
     metrics.insert_metrics(database, "job", 1, [Metric("loss", 1.0, 1.0)])
-    training.mark_pending(database, "job", "no room", 2.0)
+    mark_pending(database, "job", "no room", 2.0)
     with database.transaction() as connection:
         tags.put_tags(connection, record.arn, {"a": "b"})
         training.delete_training_job(connection, record)

@@ -215,6 +215,20 @@ def test_jobs_are_a_table_for_people_and_json_for_programs(run: Run, platform: N
     assert [job["TrainingJobName"] for job in read(run("jobs", "--json", "--status", "Failed"))] == ["a"]
 
 
+def test_what_waits_is_listed_in_its_order_and_each_knows_its_place(run: Run, platform: NearPlatform) -> None:
+    for name in ("a", "b", "c", "d"):
+        platform.now += 1
+        platform.client.train(image="algo", name=name)
+    platform.start_job("b")
+    for name in ("a", "c", "d"):
+        platform.keep_job_waiting(name, "Waiting for an instance of local")
+    assert [job["TrainingJobName"] for job in read(run("jobs", "--waiting", "--json"))] == ["a", "c", "d"]
+    assert "behind" not in run("describe", "a").stdout
+    assert "Waiting for an instance of local, behind 1 of your jobs" in run("describe", "c").stdout
+    assert "Waiting for an instance of local, behind 2 of your jobs" in run("describe", "d").stdout
+    assert run("jobs", "--waiting", "--status", "Failed").exit_code == 2
+
+
 def test_a_job_is_described_with_its_reason_phases_model_and_numbers(run: Run, platform: NearPlatform) -> None:
     platform.client.train(image="algo:7", name="mine", inputs={"train": "s3://b/rows"}, hyperparameters={"epochs": 3})
     platform.start_job("mine")

@@ -21,8 +21,9 @@ from raymaker.platform.database.metrics import MetricQuery
 from raymaker.platform.evaluating import evaluations as moves
 from raymaker.platform.evaluating.evaluations import EvaluationRecord, EvaluationStatus, Trigger
 from raymaker.platform.evaluating.reconcile_evaluations import EvaluationReconciler
+from raymaker.platform.placing import Placing
 from raymaker.platform.records import TrainingJobRecord, TrainingJobStatus
-from raymaker.platform.room import Room
+from raymaker.platform.room import Queued
 from raymaker.platform.settings import Settings
 from raymaker.serving.evaluation.reports import EvaluationReport, Phase
 from raymaker.serving.evaluation.spec import EvaluationSpec
@@ -95,11 +96,25 @@ class World:
 
     def step(self) -> None:
         """One step, and what has room is placed, after a job that waits for `waiting_cpus`."""
-        room = Room(Resources(self.cpus, 64 * 2**30))
-        room.take("another", Resources(self.waiting_cpus), "an instance")
-        for queued in self.reconciler.step(training.unfinished_training_jobs(self.database), self.now):
-            queued.place(room)
-        self.reconciler.make_way(room)
+        jobs = [self.another()] if self.waiting_cpus else []
+        holdings = self.reconciler.step(training.unfinished_training_jobs(self.database), self.now)
+        Placing(self.database, self).step(jobs, holdings, self.now, self.reconciler)
+
+    def another(self) -> Queued:
+        return Queued(
+            account="another",
+            created_at=0,
+            name="another",
+            needed=Resources(self.waiting_cpus),
+            what="an instance",
+            limit_s=60,
+            told=None,
+            start=lambda _now: None,
+            tell=lambda _connection, _reason, _now: None,
+        )
+
+    def free(self) -> Resources:
+        return Resources(self.cpus, 64 * 2**30)
 
     def add_job(self, *, resources: Mapping[str, int] = MappingProxyType({}), **config: Any) -> None:
         request = {
@@ -214,7 +229,7 @@ def test_one_that_waits_for_room_takes_the_newest(world: World) -> None:
     world.watch.store("epoch-2", NOW + 2)
     world.step()
     assert world.looks() == [("epoch-2", PENDING)]
-    assert "short of what is free" in world.all()[0].message
+    assert world.all()[0].message == "Waiting for an instance of local"
     assert world.events("EvaluationSkipped") == ["checkpoint epoch-1 will not be evaluated: there was no room yet"]
     world.cpus = 4
     world.step()
@@ -353,7 +368,7 @@ def test_an_evaluator_without_work_makes_way_for_a_job_that_waits(world: World) 
     assert world.reconciler.are_making_way, "the next look comes soon"
     world.fleet.alive.clear()
     world.step()
-    assert "short of what is free, behind 1 other job(s), first another" in world.all()[-1].message
+    assert world.looks()[-1] == ("epoch-2", PENDING)
     world.waiting_cpus = 0
     world.step()
     assert world.looks()[-1] == ("epoch-2", RUNNING)
