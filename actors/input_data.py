@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from raymaker.actors import contract
-from raymaker.actors.channels.file import fetch_channel
+from raymaker.actors.channels.laying import ALL, Laying
 from raymaker.actors.channels.once import SharedChannels
+from raymaker.actors.channels.sharding import Shard
 from raymaker.actors.channels.stream import Streams
 from raymaker.actors.contract import JobFolder
+from raymaker.actors.mounting import empty_tree
 from raymaker.actors.spec import ChannelSpec
-from raymaker.actors.storage import ObjectStore
 
 MIB = 1024 * 1024
 
@@ -27,8 +28,8 @@ class InputData:
     has fetched them. `streams` brings those that come while the containers run.
     """
 
-    def __init__(self, store: ObjectStore, shared: Path, streams: Streams) -> None:
-        self._store = store
+    def __init__(self, laying: Laying, shared: Path, streams: Streams) -> None:
+        self._laying = laying
         self._shared = SharedChannels(shared)
         self._fetched_bytes: int | None = None
         self.streams = streams
@@ -68,7 +69,8 @@ class InputData:
                 self._shared.fetch(channel.name, lambda folder, it=channel: self._fetch(it, folder, tell))  # type: ignore[misc]
             else:
                 for rank, folder in folders.items() if is_new else ():
-                    self._fetch(channel, folder.channel(channel), tell, rank, world_size)
+                    empty_tree(folder.place(channel))
+                    self._fetch(channel, folder.place(channel), tell, Shard(rank, world_size))
 
     def count_bytes(self, channels: Sequence[ChannelSpec], folders: Mapping[int, JobFolder]) -> int:
         """How much input there is: what was fetched, which is counted once, and what was streamed so far."""
@@ -77,13 +79,13 @@ class InputData:
             self._fetched_bytes = sum(map(_size, places))
         return self._fetched_bytes + sum(self.streams.delivered_bytes().values())
 
-    def _fetch(self, channel: ChannelSpec, folder: Path, tell: Tell, shard_index: int = 0, count: int = 1) -> None:
-        part = f", part {shard_index + 1} of {count}" if count > 1 else ""
+    def _fetch(self, channel: ChannelSpec, folder: Path, tell: Tell, shard: Shard = ALL) -> None:
+        part = f", part {shard.index + 1} of {shard.count}" if shard.count > 1 else ""
 
         def progress(done_bytes: int, total_bytes: int) -> None:
             tell(f"Downloading channel {channel.name}{part}: {done_bytes // MIB} of {total_bytes // MIB} MiB")
 
-        fetch_channel(self._store, channel, folder, progress, shard_index=shard_index, shard_count=count)
+        self._laying.lay(channel, folder, progress, shard)
 
 
 def _size(folder: Path) -> int:

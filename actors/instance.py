@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any, Self
 
 from raymaker.actors import contract
 from raymaker.actors.algorithm import Algorithm, prepare_algorithm
+from raymaker.actors.channels.laying import Laying
 from raymaker.actors.channels.stream import Streams
 from raymaker.actors.checkpoints.sync import CheckpointSync, Writer
 from raymaker.actors.containers import AttemptLost, Containers
@@ -28,6 +28,7 @@ from raymaker.actors.exchange.seam import Across, Failure
 from raymaker.actors.input_data import MIB, InputData
 from raymaker.actors.lease import Lease
 from raymaker.actors.metric_pump import MetricBuffer
+from raymaker.actors.mounting import remove_tree
 from raymaker.actors.packaging import stage_source
 from raymaker.actors.runtime.base import (
     LABEL_HOME,
@@ -76,10 +77,11 @@ class Instance:
         self.store = ObjectStore(site.store)
         part = spec.label if place.machine_count == 1 else f"{spec.label}-m{place.machine_index}"
         self.name = f"training-{spec.job_name}-{part}"
-        job = site.jobs / spec.job_name
-        self._root = job / part
+        self._root = (job := site.jobs / spec.job_name) / part
         streams = Streams(self.store, self._root, site.stream_buffer_bytes, note)
-        self.input = InputData(self.store, job / f"{spec.attempt}-channels", streams)
+        self.input = InputData(
+            Laying.of(self.store, site, runtime.name, note), job / f"{spec.attempt}-channels", streams
+        )
         self._algorithm: Algorithm | None = None
         self._next: Algorithm | None = None
         self._staged: Path | None = None
@@ -329,7 +331,7 @@ class Instance:
         self.input.streams.close()
         if self._exchange is not None:
             self._exchange.close()
-        shutil.rmtree(self._root, ignore_errors=True)
+        remove_tree(self._root)
 
     @property
     def _folders(self) -> dict[int, JobFolder]:

@@ -26,7 +26,7 @@ from raymaker.actors.channels.sharding import Shard
 from raymaker.actors.channels.unpacking import Unpacker
 from raymaker.actors.errors import StorageError, UnsupportedError
 from raymaker.actors.spec import ArrowSpec, ChannelSpec
-from raymaker.actors.storage import ObjectStore, PinnedObject
+from raymaker.actors.storage import ObjectStore, PinnedFile, PinnedObject
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -97,13 +97,13 @@ class Tables:
         if self._schema is not None:
             options |= {"columns": list(self._columns), "filter": self._filter}
         if kind == "parquet":
-            return self._scan_parquet(_PinnedFile(self._store, item), options)
+            return self._scan_parquet(PinnedFile(self._store, item), options)
         ring = stack.enter_context(contextlib.closing(read_ahead(item)))
         text = pa.PythonFile(_Text(ring, Unpacker(item.uri) if is_packed else None), "r")
         reader = self._open_csv(text) if kind == "csv" else self._open_json(text)
         return _Batches(reader.schema, dataset.Scanner.from_batches(reader, **options).to_batches())
 
-    def _scan_parquet(self, file: _PinnedFile, options: dict[str, Any]) -> _Batches:
+    def _scan_parquet(self, file: PinnedFile, options: dict[str, Any]) -> _Batches:
         fragment = dataset.ParquetFileFormat().make_fragment(pa.PythonFile(file, "r"))
         found = fragment.physical_schema
         schema = self._schema if self._schema is not None else found
@@ -256,36 +256,6 @@ class _Text(io.RawIOBase):
                 yield from unpacker.feed(view)
         if unpacker is not None:
             unpacker.finish()
-
-
-class _PinnedFile(io.RawIOBase):
-    """An object as a file that can seek, all of one version."""
-
-    def __init__(self, store: ObjectStore, item: PinnedObject) -> None:
-        self._store = store
-        self._item = item
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        starts = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._item.size_bytes}
-        self._position = offset + starts[whence]
-        return self._position
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        view = memoryview(buffer).cast("B")
-        count = max(0, min(len(view), self._item.size_bytes - self._position))
-        self._store.fill(self._item, self._position, view[:count], lambda _: None)
-        self._position += count
-        return count
 
 
 class _Sink(io.RawIOBase):
