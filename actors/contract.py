@@ -97,8 +97,9 @@ class JobFolder:
         return self.output / "data"
 
     def place(self, channel: ChannelSpec) -> Path:
-        """Where a channel is laid: the container's own place where it gets a shard, else the machine's."""
-        return (self.root / "channels" if is_sharded(channel) else self.channels) / channel.name
+        """Where a channel is laid: the machine's own place where all containers get all of it before they start."""
+        is_own = is_sharded(channel) or channel.is_fast
+        return (self.root / "channels" if is_own else self.channels) / channel.name
 
     def channel(self, channel: ChannelSpec) -> Path:
         """What the container sees as `input/data/<channel>`."""
@@ -141,7 +142,9 @@ def mounts(folder: JobFolder, spec: TrainingSpec) -> tuple[Mount, ...]:
         Mount(str(folder.model), f"{ML}/model"),
         Mount(str(folder.output), f"{ML}/output"),
     ]
-    seen += [Mount(str(folder.channel(channel)), f"{ML}/input/data/{channel.name}") for channel in _fetched(spec)]
+    seen += [
+        Mount(str(folder.channel(channel).resolve()), f"{ML}/input/data/{channel.name}") for channel in _fetched(spec)
+    ]
     if spec.checkpoint_uri is not None:
         seen.append(Mount(str(folder.checkpoints), spec.checkpoint_local_path))
     return tuple(seen)

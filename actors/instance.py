@@ -17,8 +17,6 @@ from typing import Any, Self
 
 from raymaker.actors import contract
 from raymaker.actors.algorithm import Algorithm, prepare_algorithm
-from raymaker.actors.channels.laying import Laying
-from raymaker.actors.channels.stream import Streams
 from raymaker.actors.checkpoints.sync import CheckpointSync, Writer
 from raymaker.actors.containers import AttemptLost, Containers
 from raymaker.actors.contract import JobFolder, Seat
@@ -78,10 +76,8 @@ class Instance:
         part = spec.label if place.machine_count == 1 else f"{spec.label}-m{place.machine_index}"
         self.name = f"training-{spec.job_name}-{part}"
         self._root = (job := site.jobs / spec.job_name) / part
-        streams = Streams(self.store, self._root, site.stream_buffer_bytes, note)
-        self.input = InputData(
-            Laying.of(self.store, site, runtime.name, note), job / f"{spec.attempt}-channels", streams
-        )
+        shared = job / f"{spec.attempt}-channels"
+        self.input = InputData.of(self.store, site, runtime.name, note, own=self._root, shared=shared)
         self._algorithm: Algorithm | None = None
         self._next: Algorithm | None = None
         self._staged: Path | None = None
@@ -198,8 +194,8 @@ class Instance:
         Containers that exchange weights, or are streamed to, cannot be taken up: what was under way to them is lost
         with its owner, and to the reader of a pipe that loss looks like the end of the data.
         """
-        if any(channel.is_streamed for channel in self.spec.channels):
-            raise AttemptLost("The process that streamed the container's data died, perhaps in the middle of a pass")
+        if any(channel.is_streamed or channel.is_fast for channel in self.spec.channels):
+            raise AttemptLost("The process that brought the container's data died, perhaps in the middle of a pass")
         if self.place.world_size > 1:
             raise AttemptLost("The process beside the containers died, and their exchange with it")
         self._changes = Changes(started_number=self._started_revision())

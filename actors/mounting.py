@@ -21,7 +21,7 @@ from raymaker.actors.runtime.docker_engine import DEFAULT_SOCKET
 
 libc = ctypes.CDLL(None, use_errno=True)
 
-MS_NOSUID, MS_NODEV = 2, 4
+MS_NOSUID, MS_NODEV, MS_BIND = 2, 4, 4096
 MNT_DETACH = 2
 MOUNTS = Path("/proc/self/mountinfo")
 MOUNT_POINT_FIELD = 4
@@ -46,6 +46,21 @@ def lay_over(lower: Path, upper: Path, work: Path, target: Path) -> bool:
         return False
     arguments = (b"overlay", os.fsencode(target), b"overlay", ctypes.c_ulong(MS_NOSUID | MS_NODEV))
     return not libc.mount(*arguments, os.fsencode(options))
+
+
+def bind(source: Path, target: Path) -> None:
+    """Show what is at `source` at `target` too. Raises OSError."""
+    if libc.mount(os.fsencode(source), os.fsencode(target), None, ctypes.c_ulong(MS_BIND), None):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(target))
+
+
+def read_ahead(mount_point: Path, size_bytes: int) -> None:
+    """Have the kernel read that far ahead in files of a filesystem, where it lets this process say so."""
+    device = mount_point.stat().st_dev
+    setting = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+    with contextlib.suppress(OSError):
+        setting.write_text(str(size_bytes // 1024))
 
 
 def mounts_below(folder: Path) -> list[Path]:

@@ -37,7 +37,7 @@ def prefetch(spec: TrainingSpec, site: Site, runtime: ContainerRuntime, is_over:
         laying = Laying.of(store, site, runtime.name, _tell)
         prepare_algorithm(runtime, store, site, image=spec.image, source=spec.source)
         for channel in spec.channels:
-            if not (is_sharded(channel) or channel.is_streamed):
+            if not (is_sharded(channel) or channel.is_streamed or channel.is_fast):
                 channels.fetch(channel.name, partial(laying.lay, channel))
         while not is_over():
             time.sleep(LOOK_S)

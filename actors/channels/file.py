@@ -69,19 +69,17 @@ def fetch_channel(
     channel.
     """
     check_channel(channel)
+    shard = Shard(shard_index, shard_count)
+    by_record = channel.distribution == "ShardedByS3Key" and channel.shard_by == "Record" and shard_count > 1
     try:
-        objects = find_objects(store, channel)
-        targets = _targets(channel, objects)
+        found = _find_all(store, channel) if by_record else find_work(store, channel, shard)
         folder.mkdir(parents=True, exist_ok=True)
-        work = [(item, folder / target) for item, target in zip(objects, targets, strict=True)]
-        shard = Shard(shard_index, shard_count)
+        work = [(item, folder / target) for item, target in found]
         with closing(Fetcher(store, cache or ObjectCache.off(), on_progress, links=links)) as fetcher:
-            if channel.distribution == "FullyReplicated" or shard_count == 1:
-                _fetch_all(fetcher, work, channel)
-            elif channel.shard_by == "Object":
-                _fetch_all(fetcher, _share(work, channel, shard), channel)
-            else:
+            if by_record:
                 _fetch_records(store, fetcher, work, channel, shard)
+            else:
+                _fetch_all(fetcher, work, channel)
             return fetcher.cached_bytes
     except (UnsupportedError, StorageError) as error:
         raise type(error)(f"channel {channel.name}: {error}") from error
@@ -99,6 +97,16 @@ def check_channel(channel: ChannelSpec) -> None:
             raise UnsupportedError(
                 f"channel {channel.name}: {field} {value} is not supported; use {' or '.join(known)}"
             )
+
+
+def find_work(store: ObjectStore, channel: ChannelSpec, shard: Shard) -> Work:
+    """Find the objects that one container gets, each with its place below the channel's folder.
+
+    Raises StorageError, and UnsupportedError where there are fewer than containers. Neither names the channel.
+    """
+    work = _find_all(store, channel)
+    is_whole = channel.distribution == "FullyReplicated" or shard.count == 1
+    return work if is_whole else _share(work, channel, shard)
 
 
 def check_share(channel: ChannelSpec, count: int, shard: Shard) -> None:
@@ -140,6 +148,11 @@ def parse_manifest(content: bytes, uri: str) -> tuple[str, list[str]]:
 def _named_object(store: ObjectStore, prefix: str, name: str) -> ObjectInfo:
     uri = child_uri(prefix, name) if prefix.endswith("/") else prefix + name
     return ObjectInfo(uri, name, store.size(uri))
+
+
+def _find_all(store: ObjectStore, channel: ChannelSpec) -> Work:
+    objects = find_objects(store, channel)
+    return list(zip(objects, _targets(channel, objects), strict=True))
 
 
 def _targets(channel: ChannelSpec, objects: list[ObjectInfo]) -> list[Path]:
