@@ -16,6 +16,7 @@ from raymaker.actors.channels.file import fetch_channel
 from raymaker.actors.channels.laying import Laying
 from raymaker.actors.contract import MOUNT_POINT, SEEN
 from raymaker.actors.errors import ChecksumMismatch, ObjectChanged, StorageError
+from raymaker.actors.job_folders import JobFolders
 from raymaker.actors.mounting import may_mount, mounts_below, remove_tree
 from raymaker.actors.spec import ChannelSpec
 from raymaker.actors.storage import ObjectStore, StoreConfig
@@ -195,3 +196,18 @@ def test_what_a_container_writes_reaches_neither_the_cache_nor_the_next_job(
         remove_tree(tmp_path / job)
         assert not (tmp_path / job).exists()
     assert mounts_below(tmp_path) == []
+
+
+def test_what_a_dead_job_had_mounted_goes_with_its_folder_and_the_cache_stays(
+    store: ObjectStore, bucket: str, tmp_path: Path
+) -> None:
+    laying = Laying(store, ObjectCache(tmp_path / "cache", 100 * MIB), lambda *_: None, may_mount=may_mount("process"))
+    for part in ("1/0/channels/train", "1-channels/train"):
+        laying.lay(channel(bucket), tmp_path / "jobs" / "mine" / part)
+    leftovers = JobFolders(tmp_path)
+    for handle, _ in leftovers.owned({}):
+        leftovers.remove(handle)
+    assert mounts_below(tmp_path) == []
+    assert list((tmp_path / "jobs").iterdir()) == []
+    assert fetch_channel(store, channel(bucket), tmp_path / "next", cache=ObjectCache(tmp_path / "cache", 100 * MIB))
+    assert digests(tmp_path / "next") == WHOLE
