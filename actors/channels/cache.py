@@ -21,9 +21,9 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from raymaker.actors.channels.transfers import file_checksum
 from raymaker.actors.ranges import Checksum
 from raymaker.actors.storage import PinnedObject
-from raymaker.actors.transfers import file_checksum
 
 LOOK_S = 0.2
 """How often whoever waits for another looks."""

@@ -15,10 +15,10 @@ from typing import BinaryIO, cast
 from raymaker.actors.backends import whole_file
 from raymaker.actors.channels.cache import Entry, ObjectCache, Slot
 from raymaker.actors.channels.progress import Listener, PartProgress, Progress
+from raymaker.actors.channels.transfers import Transfers, copy_file, copy_object
 from raymaker.actors.errors import ObjectChanged, StorageError
 from raymaker.actors.storage import ObjectInfo, ObjectStore, PinnedObject
 from raymaker.actors.store_errors import changed, explain
-from raymaker.actors.transfers import Transfers, copy_file, copy_object
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -26,7 +26,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT}
 class Fetcher:
     """Brings the objects of one channel. Threads may share it.
 
-    Close it at the end. With `links`, files are given as further names of those in the cache: whoever asks sees to it
+    With `links`, files are given as further names of those in the cache: whoever asks sees to it
     that they are never written to. `on_progress` hears of bytes wherever they come from.
     """
 
@@ -44,10 +44,6 @@ class Fetcher:
         self._counting = threading.Lock()
         self.cached_bytes = 0
         """How much was found in the cache."""
-
-    def close(self) -> None:
-        """End, after the last object."""
-        self._transfers.close()
 
     def expect(self, items: Iterable[ObjectInfo]) -> None:
         """Hear which objects will be wanted: tells how much that is, and makes room for those that are new here."""

@@ -10,7 +10,6 @@ import json
 import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -75,12 +74,12 @@ def fetch_channel(
         found = _find_all(store, channel) if by_record else find_work(store, channel, shard)
         folder.mkdir(parents=True, exist_ok=True)
         work = [(item, folder / target) for item, target in found]
-        with closing(Fetcher(store, cache or ObjectCache.off(), on_progress, links=links)) as fetcher:
-            if by_record:
-                _fetch_records(store, fetcher, work, channel, shard)
-            else:
-                _fetch_all(fetcher, work, channel)
-            return fetcher.cached_bytes
+        fetcher = Fetcher(store, cache or ObjectCache.off(), on_progress, links=links)
+        if by_record:
+            _fetch_records(store, fetcher, work, channel, shard)
+        else:
+            _fetch_all(fetcher, work, channel)
+        return fetcher.cached_bytes
     except (UnsupportedError, StorageError) as error:
         raise type(error)(f"channel {channel.name}: {error}") from error
     except ArchiveError as error:

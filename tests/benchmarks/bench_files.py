@@ -29,7 +29,7 @@ from support.engine import BASE_IMAGE
 from support.measure import median, print_table
 
 ROUNDS = 5
-S3, AGAIN = "S3", "S3, read again"
+CAT, S3, AGAIN, HERE = "cat of a local copy", "S3", "S3, read again", "file of this machine"
 KEYS = {"aws_access_key_id": "bench", "aws_secret_access_key": "bench", "region_name": "us-east-1"}
 TIMED_READ = "b=$(date +%s%N); dd if=/data/big of=/dev/null bs=1M 2> /dev/null; e=$(date +%s%N); echo $((e - b))"
 TIMED_CAT = "b=$(date +%s%N); cat /data/big > /dev/null; e=$(date +%s%N); echo $((e - b))"
@@ -80,15 +80,10 @@ def compare_jobs(folder: Path, config: StoreConfig) -> None:
 
 def compare_fast(folder: Path, config: StoreConfig, big: Path) -> None:
     """A file read in order in a container: fetched as it is read, read again, and beside `cat` of a local copy."""
-    rates: dict[str, list[float]] = {
-        "cat of a local copy": [],
-        "S3": [],
-        AGAIN: [],
-        "file of this machine": [],
-    }
+    times: dict[str, list[float]] = {it: [] for it in (CAT, S3, AGAIN, HERE)}
     for number in range(ROUNDS):
-        times["cat of a local copy"] += _read_in_container(big.parent, TIMED_CAT)
-        for what, uri in ((S3, "s3://bucket/big"), ("file of this machine", big.as_uri())):
+        times[CAT] += _read_in_container(big.parent, TIMED_CAT)
+        for what, uri in ((S3, "s3://bucket/big"), (HERE, big.as_uri())):
             job = folder / "jobs" / f"{what}-{number}"
             fast = FastFiles(ObjectStore(config), config, job / "fast", BUFFER_BYTES, "docker")
             seat = JobFolder.of_one(job / "0")
@@ -99,7 +94,7 @@ def compare_fast(folder: Path, config: StoreConfig, big: Path) -> None:
             times[what].append(seconds[0])
             if what == S3:
                 times[AGAIN].append(seconds[1])
-    floor = median(times["cat of a local copy"])
+    floor = median(times[CAT])
     rows = [
         [
             what,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from raymaker.actors import transfers
+from raymaker.actors.channels import transfers
 from raymaker.actors.channels.cache import ObjectCache
 from raymaker.actors.channels.file import fetch_channel
 from raymaker.actors.channels.laying import Laying
@@ -37,7 +37,7 @@ def network(s3: S3Server) -> Iterator[FaultyNetwork]:
 
 @pytest.fixture
 def store(s3: S3Server, network: FaultyNetwork, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
-    monkeypatch.setattr(transfers, "RANGE_BYTES", MIB)
+    monkeypatch.setattr(transfers, "BUFFER_BYTES", 8 * MIB)  # ranges of 1 MiB
     return ObjectStore(StoreConfig(network.endpoint_url, s3.access_key, s3.secret_key, s3.region, retry_s=20))
 
 

@@ -8,24 +8,24 @@ import hashlib
 import os
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from raymaker.actors import transfers
+from raymaker.actors.channels import transfers
 from raymaker.actors.channels.cache import ObjectCache
 from raymaker.actors.channels.fetching import Fetcher
+from raymaker.actors.channels.ring import SMALLEST_SPAN_BYTES
+from raymaker.actors.channels.transfers import Transfers
 from raymaker.actors.errors import ChecksumMismatch, ObjectChanged, StorageError
 from raymaker.actors.ranges import Checksum, Facts
 from raymaker.actors.storage import ObjectInfo, ObjectStore, PinnedObject, StoreConfig
-from raymaker.actors.transfers import Transfers
 from support.streaming import DistantStore
 
 KIB = 1024
-CONTENT = random.Random(0).randbytes(100 * KIB)
+CONTENT = random.Random(0).randbytes(150 * KIB)
 TIMEOUT_S = 60.0
 
 
@@ -59,7 +59,9 @@ class CountingStore(DistantStore):
 
 @pytest.fixture(autouse=True)
 def _small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfers, "RANGE_BYTES", 40 * KIB)
+    monkeypatch.setattr(transfers, "BUFFER_BYTES", 4 * SMALLEST_SPAN_BYTES)
+    monkeypatch.setattr(transfers, "SMALL_BYTES", 10 * KIB)
+    monkeypatch.setattr(transfers, "LOOKED_UP_BYTES", 100 * KIB)
 
 
 @pytest.fixture
@@ -84,11 +86,11 @@ def make(folder: Path, name: str, content: bytes) -> ObjectInfo:
 
 def fetch(store: ObjectStore, cache: ObjectCache, target: Path, *items: ObjectInfo, links: bool = False) -> int:
     """Fetch objects as a channel does; returns the bytes that were in the cache."""
-    with closing(Fetcher(store, cache, links=links)) as fetcher:
-        fetcher.expect(items)
-        for item in items:
-            fetcher.fetch(item, target / item.relative_name)
-        return fetcher.cached_bytes
+    fetcher = Fetcher(store, cache, links=links)
+    fetcher.expect(items)
+    for item in items:
+        fetcher.fetch(item, target / item.relative_name)
+    return fetcher.cached_bytes
 
 
 def entries(folder: Path) -> list[Path]:
@@ -101,7 +103,7 @@ def digest(path: Path) -> str:
 
 def test_what_was_fetched_once_is_not_read_again(store: CountingStore, cache, item: ObjectInfo, tmp_path: Path) -> None:
     assert fetch(store, cache, tmp_path / "one", item) == 0
-    assert sorted(store.ranges) == [0, 40 * KIB, 80 * KIB]
+    assert sorted(store.ranges) == [0, 64 * KIB, 128 * KIB]
     assert fetch(store, cache, tmp_path / "two", item) == len(CONTENT)
     assert len(store.ranges) == 3
     assert digest(tmp_path / "one" / "object") == digest(tmp_path / "two" / "object") == digest(Path(item.uri))
@@ -197,7 +199,7 @@ def test_of_two_jobs_at_once_one_fetches_and_the_other_waits_and_hears_how_far_i
     is_under_way, other_waits = threading.Event(), threading.Event()
 
     def pause(start: int) -> None:
-        if start == 0:
+        if start == 128 * KIB:
             is_under_way.set()
             assert other_waits.wait(TIMEOUT_S)
 
@@ -210,10 +212,10 @@ def test_of_two_jobs_at_once_one_fetches_and_the_other_waits_and_hears_how_far_i
 
     def fetch_too() -> int:
         assert is_under_way.wait(TIMEOUT_S)
-        with closing(Fetcher(patient, cache, heard)) as fetcher:
-            fetcher.expect([item])
-            fetcher.fetch(item, tmp_path / "two" / "object")
-            return fetcher.cached_bytes
+        fetcher = Fetcher(patient, cache, heard)
+        fetcher.expect([item])
+        fetcher.fetch(item, tmp_path / "two" / "object")
+        return fetcher.cached_bytes
 
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(fetch, store, cache, tmp_path / "one", item)
@@ -268,7 +270,7 @@ def test_a_full_disk_is_helped_by_what_the_cache_holds(
             raise error
 
     store.before = fill_up
-    fetch(store, ObjectCache(tmp_path / "cache", 110 * KIB), tmp_path / "two", item)
+    fetch(store, ObjectCache(tmp_path / "cache", 160 * KIB), tmp_path / "two", item)
     assert digest(tmp_path / "two" / "object") == digest(Path(item.uri))
 
 
@@ -279,9 +281,8 @@ def test_a_cache_of_no_size_keeps_nothing(store: CountingStore, item: ObjectInfo
 
 
 @pytest.fixture
-def copying(store: CountingStore) -> Iterator[Transfers]:
-    with closing(Transfers(store)) as copying:
-        yield copying
+def copying(store: CountingStore) -> Transfers:
+    return Transfers(store)
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "sha1", "sha256", "crc32"])
@@ -298,9 +299,9 @@ def test_bytes_are_checked_by_the_checksum_that_the_store_tells(
         copying.fetch(PinnedObject(item.uri, item.size_bytes), tmp_path / "copy", lambda _: None)
 
 
-@pytest.mark.parametrize("size", [100 * KIB, 90 * KIB])
+@pytest.mark.parametrize("size", [150 * KIB, 140 * KIB])
 def test_an_object_that_changes_between_two_ranges_is_never_mixed(
-    store: CountingStore, item: ObjectInfo, tmp_path: Path, size: int
+    store: CountingStore, copying: Transfers, item: ObjectInfo, tmp_path: Path, size: int
 ) -> None:
     def change(start: int) -> None:
         if start:
@@ -308,7 +309,7 @@ def test_an_object_that_changes_between_two_ranges_is_never_mixed(
             Path(item.uri).with_name("new").replace(item.uri)
 
     store.before = change
-    with closing(Transfers(store, threads_count=1)) as copying, pytest.raises(ObjectChanged, match="object changed"):
+    with pytest.raises(ObjectChanged, match="object changed"):
         copying.fetch(PinnedObject(item.uri, item.size_bytes), tmp_path / "copy", lambda _: None)
 
 

@@ -1,6 +1,7 @@
 """Objects copied to files by many ranges at once, all of one version, and checked against what their store tells.
 
-A range that breaks goes on where it was (`ObjectStore.fill`). What becomes of the file is whoever asked's matter.
+Ranges are brought by `ring.py`; one that breaks goes on where it was (`ObjectStore.fill`). What becomes of the file is
+whoever asked's matter.
 """
 
 from __future__ import annotations
@@ -12,19 +13,21 @@ import os
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Protocol
 
+from raymaker.actors.channels.ring import Buffers, Ring, spans
 from raymaker.actors.errors import ChecksumMismatch, ObjectChanged
 from raymaker.actors.ranges import MD5_TAG, Checksum, Facts, FilePart
 from raymaker.actors.storage import ObjectStore, PinnedObject
 from raymaker.actors.store_errors import changed, explain
 
-RANGE_BYTES = 8 * 1024 * 1024
-"""What one request asks for at most; objects that are no larger are not looked up before they are read."""
-THREADS_COUNT = 16
-"""How many ranges are under way at once. Each holds one in memory."""
+BUFFER_BYTES = 64 * 1024 * 1024
+"""The memory that the ranges of all copies share."""
+SMALL_BYTES = 1024 * 1024
+"""Objects that are no larger come in one range, in memory of their own."""
+LOOKED_UP_BYTES = 8 * 1024 * 1024
+"""Objects that are larger are looked up before they are read: it hardly counts, and says what to add up."""
 PIECE_BYTES = 1024 * 1024
 COPIED_BYTES = 32 * 1024 * 1024
 CRC32 = "crc32"
@@ -36,20 +39,22 @@ Heard = Callable[[int], None]
 
 
 class Transfers:
-    """Copies objects; threads may share it. Close it at the end, after the last copy."""
+    """Copies objects; threads may share it."""
 
-    def __init__(self, store: ObjectStore, threads_count: int = THREADS_COUNT) -> None:
+    def __init__(self, store: ObjectStore) -> None:
         self._store = store
-        self._threads = ThreadPoolExecutor(threads_count, "transfer")
+        self._buffers = Buffers(BUFFER_BYTES)
         self._failure: Exception | None = None
-
-    def close(self) -> None:
-        """End, after the last copy."""
-        self._threads.shutdown(cancel_futures=True)
+        self._rings: set[Ring] = set()
+        self._lock = threading.Lock()
 
     def give_up(self, reason: Exception) -> None:
         """End what is under way, since one of the copies has failed: the others then raise its reason."""
-        self._failure = self._failure or reason
+        with self._lock:
+            self._failure = self._failure or reason
+            rings = list(self._rings)
+        for ring in rings:
+            ring.abort()
 
     def fetch(self, item: PinnedObject, target: Path, on_bytes: Heard, facts: Facts | None = None) -> Checksum:
         """Write all of an object to the file `target`, made anew, and return the checksum that its bytes have.
@@ -60,7 +65,7 @@ class Transfers:
         try:
             descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
             try:
-                if facts is None and item.size_bytes > RANGE_BYTES:
+                if facts is None and item.size_bytes > LOOKED_UP_BYTES:
                     facts = self._store.look(item.uri)
                 if facts is not None:
                     item.agree(facts.version, facts.size_bytes)
@@ -75,39 +80,36 @@ class Transfers:
             raise explain(error, f"download {item.uri} to", str(target)) from error
 
     def _read(self, item: PinnedObject, descriptor: int, algorithm: str | None, on_bytes: Heard) -> Checksum:
-        """Bring all ranges, and add them up in their order as they come."""
-        starts = range(0, item.size_bytes, RANGE_BYTES)
-        spans = [(start, min(RANGE_BYTES, item.size_bytes - start)) for start in starts]
-        failed = threading.Event()
-
-        def bring(start: int, size_bytes: int) -> None:
-            done = 0
-
-            def heard(filled: int) -> None:
-                nonlocal done
-                on_bytes(filled - done)
-                done = filled
-
-            buffer = memoryview(bytearray(size_bytes))
-            self._store.fill(item, start, buffer, heard, lambda: failed.is_set() or self._failure is not None)
-            if self._failure is not None:
-                raise self._failure
-            _write_all(descriptor, buffer, start)
-
-        coming: list[Future[None]] = [self._threads.submit(bring, *span) for span in spans]
+        """Write all bytes in their order, and add them up."""
         adder: Adder | None = None
-        try:
-            for (start, size_bytes), arrival in zip(spans, coming, strict=True):
-                arrival.result()
-                adder = adder or Adder(algorithm or _algorithm_of(item.version))
-                for piece in _pieces(descriptor, start, size_bytes):
-                    adder.add(piece)
-        finally:
-            failed.set()
-            for arrival in coming:
-                arrival.cancel()
-            wait(coming)  # nobody writes to the file any more
+        written = 0
+        for piece in self._pieces(item):
+            adder = adder or Adder(algorithm or _algorithm_of(item.version))
+            adder.add(piece)
+            written += _write_all(descriptor, piece)
+            on_bytes(len(piece))
+        if self._failure is not None and written < item.size_bytes:
+            raise self._failure
         return (adder or Adder(CRC32)).checksum()
+
+    def _pieces(self, item: PinnedObject) -> Iterator[memoryview]:
+        """Yield an object's bytes in their order: a small one at once, others as several ranges bring them."""
+        if item.size_bytes <= SMALL_BYTES:
+            content = memoryview(bytearray(item.size_bytes))
+            self._store.fill(item, 0, content, lambda _: None, lambda: self._failure is not None)
+            if self._failure is None:
+                yield content
+            return
+        ring = Ring(self._store, spans(item, self._buffers.span_bytes), self._buffers)
+        with self._lock:
+            self._rings.add(ring)
+        try:
+            if self._failure is None:
+                yield from (view for _, view in ring)
+        finally:
+            ring.close()
+            with self._lock:
+                self._rings.remove(ring)
 
     def _check(self, item: PinnedObject, descriptor: int, facts: Facts | None, found: Checksum) -> None:
         """Compare with what the store tells; where it was not asked yet, only what its version seems to say."""
@@ -138,7 +140,7 @@ class Adder:
         if algorithm != CRC32:
             self._hash = hashlib.new(algorithm, usedforsecurity=False)
 
-    def add(self, piece: bytes) -> None:
+    def add(self, piece: bytes | memoryview) -> None:
         """Take the next bytes."""
         if self._hash is not None:
             self._hash.update(piece)
@@ -153,7 +155,7 @@ class Adder:
 class Hash(Protocol):
     """What hashlib makes."""
 
-    def update(self, data: bytes, /) -> None:
+    def update(self, data: bytes | memoryview, /) -> None:
         """Take bytes."""
 
     def hexdigest(self) -> str:
@@ -162,9 +164,10 @@ class Hash(Protocol):
 
 def file_checksum(descriptor: int, algorithm: str) -> Checksum:
     """Add up an open file."""
-    adder = Adder(algorithm)
-    for piece in _pieces(descriptor, 0, os.fstat(descriptor).st_size):
+    adder, start = Adder(algorithm), 0
+    while piece := os.pread(descriptor, PIECE_BYTES, start):
         adder.add(piece)
+        start += len(piece)
     return adder.checksum()
 
 
@@ -200,10 +203,12 @@ def copy_file(source: int, target: int, size_bytes: int, on_bytes: Heard) -> Non
         on_bytes(size_bytes)
 
 
-def _write_all(descriptor: int, view: memoryview, start: int) -> None:
+def _write_all(descriptor: int, view: memoryview) -> int:
+    """Write all of `view` behind what was written before; returns how much that is."""
+    size_bytes = len(view)
     while view:
-        count = os.pwrite(descriptor, view, start)
-        view, start = view[count:], start + count
+        view = view[os.write(descriptor, view) :]
+    return size_bytes
 
 
 def _algorithm_to_use(facts: Facts | None) -> str | None:
@@ -216,10 +221,3 @@ def _algorithm_to_use(facts: Facts | None) -> str | None:
 def _algorithm_of(version: str | None) -> str:
     """What a version may be the checksum of."""
     return "md5" if MD5_TAG.fullmatch(version or "") else CRC32
-
-
-def _pieces(descriptor: int, start: int, size_bytes: int) -> Iterator[bytes]:
-    stop = start + size_bytes
-    while start < stop and (piece := os.pread(descriptor, min(PIECE_BYTES, stop - start), start)):
-        yield piece
-        start += len(piece)
