@@ -41,7 +41,7 @@ def lay_over(lower: Path, upper: Path, work: Path, target: Path) -> bool:
     """
     for folder in (lower, upper, work, target):
         folder.mkdir(parents=True, exist_ok=True)
-    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+    options = f"lowerdir={lower},upperdir={upper},workdir={work},volatile"  # else unmounting writes all to the disk
     if any(UNSAFE.search(str(path)) for path in (lower, upper, work)):
         return False
     arguments = (b"overlay", os.fsencode(target), b"overlay", ctypes.c_ulong(MS_NOSUID | MS_NODEV))

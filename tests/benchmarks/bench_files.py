@@ -7,6 +7,7 @@ turns; the store's file and the local copy stay in the page cache.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 import time
@@ -55,6 +56,7 @@ def compare_jobs(folder: Path, config: StoreConfig) -> None:
     times: dict[str, list[float]] = {}
 
     def take(what: str, step: Callable[[], object]) -> None:
+        os.sync()  # so that nobody waits for what another has left to be written
         began = time.monotonic()
         step()
         times.setdefault(what, []).append(time.monotonic() - began)
