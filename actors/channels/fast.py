@@ -60,7 +60,7 @@ class FastFiles:
     def problem(self) -> str | None:
         """What could not be read, None where all could."""
         if self._problem is None and self._server is not None and self._server.poll() is not None:
-            return f"the process that fetches the files of {self._folder} has ended: {self._last_words()}"
+            return f"the process that fetches files as they are read has ended: {self._last_words()}"
         return self._problem
 
     def find(self, channel: ChannelSpec, folders: Mapping[int, JobFolder], world_size: int) -> None:

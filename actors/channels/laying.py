@@ -41,7 +41,7 @@ class Laying:
 
     def lay(self, channel: ChannelSpec, folder: Path, on_progress: Listener | None = None, shard: Shard = ALL) -> None:
         """Bring a channel, or one container's share of it, to a folder that is empty. Raises as `fetch_channel`."""
-        layered = self._may_mount and self._cache.is_on and _can_lay_over(folder)
+        layered = self._may_mount and self._cache.is_on and _is_kept(channel) and _can_lay_over(folder)
         below = folder / "below" if layered else folder / MOUNT_POINT
         data = below / SEEN
         data.mkdir(parents=True)
@@ -60,6 +60,11 @@ class Laying:
             raise OSError(f"the kernel has mounted a layer in {folder} and does not do so again")
         if cached_bytes:
             self._note("ChannelCached", f"Channel {channel.name}: {_mib(cached_bytes)} from this machine's cache")
+
+
+def _is_kept(channel: ChannelSpec) -> bool:
+    """Tell whether a channel's files are those of the cache, and not the job's own already."""
+    return channel.uri.startswith("s3://") and channel.shard_by == "Object" and channel.compression == "None"
 
 
 def _can_lay_over(folder: Path) -> bool:

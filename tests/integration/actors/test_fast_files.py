@@ -21,8 +21,9 @@ from raymaker.actors.contract import JobFolder
 from raymaker.actors.errors import UnsupportedError
 from raymaker.actors.input_data import InputData
 from raymaker.actors.mounting import mounts_below
+from raymaker.actors.runtime.process import ProcessRuntime
 from raymaker.actors.site import Site
-from raymaker.actors.spec import ChannelSpec
+from raymaker.actors.spec import ChannelSpec, ContainerSpec, Mount
 from raymaker.actors.storage import ObjectStore, StoreConfig
 from support import fast_job
 from support.faults import eventually
@@ -37,6 +38,7 @@ import mmap, sys
 with open(sys.argv[1], "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
     sys.stdout.buffer.write(mapped[20 * 1024 * 1024 : 20 * 1024 * 1024 + 100])
 """
+DATA = "/opt/ml/input/data/train"
 OBJECTS = {"big": BIG, "sub/small": b"1,2\n", "sub/empty": b""}
 
 
@@ -165,6 +167,20 @@ def test_files_of_this_machine_are_shown_too(fast: FastFiles, tmp_path: Path) ->
     eventually(lambda: "changed while it was read" in str(fast.problem), "the problem is told")
 
 
+def test_the_process_driver_shows_them_too(fast: FastFiles, bucket: str, tmp_path: Path, home: Path) -> None:
+    seen = show(fast, channel(bucket), tmp_path)
+    runtime = ProcessRuntime(home)
+    script = "cd /opt/ml/input/data/train; sha256sum big < big; ls sub"
+    handle = runtime.start(
+        ContainerSpec("reader", ("sh", "-c", script), source_dir=str(tmp_path), mounts=(Mount(str(seen), DATA),))
+    )
+    ended = runtime.wait(handle, 60)
+    said = [line.text for line in runtime.logs(handle)]
+    runtime.remove(handle)
+    assert ended is not None
+    assert (ended.code, said) == (0, [f"{WHOLE['big']}  big", "empty", "small"])
+
+
 def test_when_the_process_that_fetches_is_killed_readers_get_errors_and_the_job_hears_of_it(
     fast: FastFiles, bucket: str, tmp_path: Path
 ) -> None:
@@ -186,16 +202,15 @@ def test_nothing_stays_mounted_when_the_process_of_the_job_is_killed(tmp_path: P
         assert len(mounts_below(tmp_path)) == 2
         job.kill()
     eventually(lambda: not mounts_below(tmp_path), "the filesystems go")
-    served = [path for path in Path("/proc").glob("[0-9]*/cmdline") if _is_server_below(path, tmp_path)]
-    assert served == []
+    eventually(lambda: not any(_is_server_of(path, tmp_path) for path in Path("/proc").glob("[0-9]*")), "it ends")
 
 
-def _is_server_below(path: Path, tmp_path: Path) -> bool:
+def _is_server_of(process: Path, folder: Path) -> bool:
     try:
-        folder = str((path.with_name("fd") / "2").readlink())
+        log = (process / "fd" / "2").readlink()
+        return log.is_relative_to(folder) and fast_server.__name__.encode() in (process / "cmdline").read_bytes()
     except OSError:
         return False
-    return fast_server.__name__.encode() in path.read_bytes() and folder.startswith(str(tmp_path))
 
 
 def test_where_no_filesystem_can_be_shown_the_files_are_fetched_and_an_event_says_so(
