@@ -188,7 +188,7 @@ class Attempt:
             if update is not None:
                 ending = self._stop(Ending(stopped=True))
         instance.input.streams.close()
-        ending = dataclasses.replace(ending, problem=instance.input.streams.problem)
+        ending = dataclasses.replace(ending, problem=instance.input.problem)
         with contextlib.suppress(WorkError):  # which was told as an event of the job
             self._instance.finish_checkpoints(time.time() if ending.was_killed else None)
         return update, ending
@@ -241,7 +241,7 @@ class Attempt:
             stopped, timed_out = self._crew.is_stop_requested(), time.time() >= deadline
             if stopped or timed_out:
                 return None, self._stop(ending=Ending(stopped=stopped, timed_out=timed_out and not stopped))
-            if self._instance.input.streams.problem is not None:
+            if self._instance.input.problem is not None:
                 self._crew.raise_alarm()
                 return None, self._stop(ending=Ending(ended), grace_s=ALARM_STOP_S)
             if alarmed_at is None and (self._raise_alarm(ended) or self._crew.is_alarmed()):

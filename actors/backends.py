@@ -1,4 +1,4 @@
-"""Where objects lie: this machine's folders, S3, and whatever else pyarrow reaches.
+"""Where objects lie: this machine's folders, and whatever else pyarrow reaches (S3 is in `s3_files.py`).
 
 Each place has the same few verbs, on paths without a scheme. Nothing here retries or explains: `storage.py` does.
 """
@@ -6,41 +6,28 @@ Each place has the same few verbs, on paths without a scheme. Nothing here retri
 from __future__ import annotations
 
 import contextlib
-import errno
-import functools
 import os
 import shutil
 import stat
 import tempfile
-import threading
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import BinaryIO, Protocol, cast
 from urllib.parse import urlsplit
 
-import boto3
-from botocore.config import Config
 from pyarrow import fs
 
-from raymaker.actors.plain_http import SIGNED_FOR_S, PlainReader, can_read_straight
-from raymaker.actors.ranges import ArrowPart, FilePart, Part, S3Part
+from raymaker.actors.ranges import ArrowPart, Facts, FilePart, Part, file_version
 
 CHUNK_BYTES = 8 * 1024 * 1024
 UPLOAD_PART_BYTES = 32 * 1024 * 1024
-COPY_LIMIT_BYTES = 4 * 1024**3
-"""What one request copies at most on S3 (it allows 5 GB)."""
-CONNECT_TIMEOUT_S = 5.0
 SILENCE_S = 30.0
 """How long S3 may be silent; the SDK's own 3 s are less than it takes to put a large object together."""
 
-MOST_READS_COUNT = 64
-"""How many ranges of one bucket are read at once."""
-
 Found = list[tuple[str, int, float]]
 """Objects: where they lie, how many bytes they have, and when they were last written (epoch seconds)."""
-"""Paths of objects, each with its size in bytes."""
 
 
 class Files(Protocol):
@@ -54,6 +41,9 @@ class Files(Protocol):
 
     def size(self, path: str) -> int | None:
         """The size of the object at `path`, None where there is none."""
+
+    def look(self, path: str) -> Facts:
+        """Tell of an object that is there, asking with the rights that reading it needs."""
 
     def open(self, path: str) -> BinaryIO:
         """Open an object for reading; the stream can seek."""
@@ -95,6 +85,11 @@ class LocalFiles:
         except (FileNotFoundError, NotADirectoryError):
             return None
         return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+    def look(self, path: str) -> Facts:
+        """Tell of the file."""
+        status = Path(path).stat()
+        return Facts(file_version(status), status.st_size, status.st_mtime)
 
     def open(self, path: str) -> BinaryIO:
         """Open the file."""
@@ -191,6 +186,13 @@ class ArrowFiles:
         info = self._fs.get_file_info(path.rstrip("/"))
         return cast("int", info.size) if info.is_file and not path.endswith("/") else None
 
+    def look(self, path: str) -> Facts:
+        """Tell of the object, as its parts do."""
+        info = self._fs.get_file_info(path)
+        if not info.is_file:
+            raise FileNotFoundError(path)
+        return Facts(str(info.mtime_ns), info.size, (info.mtime_ns or 0) / 1e9)
+
     def open(self, path: str) -> BinaryIO:
         """Open the object; each read fetches a range."""
         return cast("BinaryIO", self._fs.open_input_file(path))
@@ -227,123 +229,6 @@ class ArrowFiles:
     def _below(self, folder: str) -> Found:
         entries = self._fs.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=True))
         return [_found(entry) for entry in entries if entry.is_file]
-
-
-class S3Files(ArrowFiles):
-    """One bucket of S3 or of a store that speaks its API."""
-
-    def __init__(
-        self,
-        bucket: str,
-        endpoint_url: str | None,
-        access_key: str | None,
-        secret_key: str | None,
-        region: str | None,
-        *,
-        silence_s: float = SILENCE_S,
-    ) -> None:
-        """Reach a bucket at `endpoint_url`, or at AWS in the bucket's own region."""
-        endpoint = urlsplit(endpoint_url) if endpoint_url else None
-        region = (region or "us-east-1") if endpoint else fs.resolve_s3_region(bucket)
-        filesystem = fs.S3FileSystem(
-            access_key=access_key,
-            secret_key=secret_key,
-            region=region,
-            scheme=endpoint.scheme if endpoint else None,
-            endpoint_override=f"{endpoint.netloc}{endpoint.path}".rstrip("/") if endpoint else None,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            request_timeout=silence_s,
-            background_writes=False,  # otherwise parts pile up in memory while the network is slow
-        )
-        super().__init__("s3", filesystem)
-        self._client_options = (endpoint_url, access_key, secret_key, region)
-        self._silence_s = silence_s
-        self._making = threading.Lock()
-
-    def find(self, path: str) -> Found:
-        """As for any filesystem, but a bucket that does not exist is an error and not an empty list."""
-        found = super().find(path)
-        bucket = path.partition("/")[0]
-        if not found and self._fs.get_file_info(bucket).type == fs.FileType.NotFound:
-            raise FileNotFoundError(errno.ENOENT, f"there is no bucket {bucket}")
-        return found
-
-    def open_part(self, path: str, start: int, stop: int, version: str | None) -> S3Part:
-        """Ask for a range with its version, which pyarrow does not send along."""
-        with self._making:
-            client, straight = self._readers
-        if straight is not None and (body := straight.open(path, start, stop, version)) is not None:
-            return S3Part(body.headers["ETag"], body.headers["Content-Range"], body)
-        bucket, _, key = path.partition("/")
-        condition = {} if version is None else {"IfMatch": version}
-        answer = client.get_object(Bucket=bucket, Key=key, Range=f"bytes={start}-{stop - 1}", **condition)
-        if "ContentRange" not in answer:
-            raise ValueError("the store does not give out parts of objects")
-        return S3Part(answer["ETag"], answer["ContentRange"], answer["Body"])
-
-    def copy(self, source: str, target: str) -> None:
-        """Copy within the store, by boto3 and in parts where the object is too large for one request."""
-        if (self.size(source) or 0) <= COPY_LIMIT_BYTES:
-            super().copy(source, target)
-            return
-        bucket, _, key = source.partition("/")
-        target_bucket, _, target_key = target.partition("/")
-        client = self._client()
-        try:
-            client.copy({"Bucket": bucket, "Key": key}, target_bucket, target_key)
-        finally:
-            client.close()
-
-    def delete(self, path: str) -> None:
-        """Remove the object, and all below it as a folder."""
-        # Not through pyarrow, which leaves an empty folder object where it deletes a folder's last object.
-        bucket, _, prefix = path.partition("/")
-        if not prefix.strip("/"):
-            raise ValueError("a whole bucket is never deleted: name a folder in it")
-        client = self._client()
-        try:
-            client.delete_object(Bucket=bucket, Key=prefix)
-            for page in client.get_paginator("list_objects_v2").paginate(
-                Bucket=bucket, Prefix=prefix.rstrip("/") + "/"
-            ):
-                if keys := [{"Key": item["Key"]} for item in page.get("Contents", ())]:
-                    client.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
-        finally:
-            client.close()
-
-    @functools.cached_property
-    def _readers(self) -> tuple[Any, PlainReader | None]:
-        """What reads ranges: boto3, and where the store is spoken to without TLS what is quicker."""
-        endpoint_url = self._client_options[0]
-        client = self._client(
-            max_pool_connections=MOST_READS_COUNT,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            read_timeout=self._silence_s,
-            retries={"total_max_attempts": 1},  # patience is storage.py's
-            response_checksum_validation="when_required",  # those of whole objects say nothing of ranges
-            signature_version="s3v4",
-        )
-        if endpoint_url is None or not can_read_straight(endpoint_url):
-            return client, None
-
-        def sign(path: str) -> str:
-            bucket, _, key = path.partition("/")
-            place = {"Bucket": bucket, "Key": key}
-            return str(client.generate_presigned_url("get_object", Params=place, ExpiresIn=SIGNED_FOR_S))
-
-        timeouts = {"connect_timeout_s": CONNECT_TIMEOUT_S, "silence_s": self._silence_s}
-        return client, PlainReader(endpoint_url, sign, **timeouts)
-
-    def _client(self, **options: Any) -> Any:
-        endpoint_url, access_key, secret_key, region = self._client_options
-        return boto3.client(
-            "s3",
-            endpoint_url=endpoint_url,
-            aws_access_key_id=access_key,
-            aws_secret_access_key=secret_key,
-            region_name=region,
-            config=Config(s3={"addressing_style": "path" if endpoint_url else "auto"}, **options),
-        )
 
 
 @contextlib.contextmanager

@@ -27,6 +27,11 @@ MASTER_PORT = 29_500
 FAILURE_LIMIT = 1024
 """Characters of the failure file that become part of FailureReason."""
 LONGEST_CHARACTER_BYTES = 4
+MOUNT_POINT, SEEN = "mounted", "data"
+"""Where in the place of a channel something may be mounted, and what of that a container sees.
+
+An engine to which the mount does not show finds nothing there and says so, instead of showing an empty folder.
+"""
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class JobFolder:
 
     @property
     def data(self) -> Path:
-        """`input/data`: the container's own channels, and the pipes of those that are streamed to it."""
+        """`input/data`: where its channels are mounted, and the pipes of those that are streamed to it."""
         return self.root / "input" / "data"
 
     @property
@@ -91,9 +96,14 @@ class JobFolder:
         """`output/data`: what the container leaves here is stored beside the model."""
         return self.output / "data"
 
+    def place(self, channel: ChannelSpec) -> Path:
+        """Where a channel is laid: the machine's own place where all containers get all of it before they start."""
+        is_own = is_sharded(channel) or channel.is_fast
+        return (self.root / "channels" if is_own else self.channels) / channel.name
+
     def channel(self, channel: ChannelSpec) -> Path:
-        """`input/data/<channel>`: the container's own where it gets a shard, else the machine's."""
-        return (self.data if is_sharded(channel) else self.channels) / channel.name
+        """What the container sees as `input/data/<channel>`."""
+        return self.place(channel) / MOUNT_POINT / SEEN
 
 
 def is_sharded(channel: ChannelSpec) -> bool:
@@ -106,8 +116,7 @@ def lay_out(folder: JobFolder, spec: TrainingSpec, seat: Seat = ALONE) -> None:
     for path in (folder.root, folder.root / "input", folder.data, folder.config):
         _make_folder(path, 0o755)
     for channel in _fetched(spec):
-        _make_folder(folder.data / channel.name, 0o755)  # also where a shared one is mounted on it
-        _make_folder(folder.channel(channel), 0o755)
+        _make_folder(folder.data / channel.name, 0o755)  # the place to mount it
     for path in (folder.model, folder.output, folder.output_data, folder.checkpoints):
         _make_folder(path, 0o777)
     write_hyperparameters(folder, spec)
@@ -133,8 +142,9 @@ def mounts(folder: JobFolder, spec: TrainingSpec) -> tuple[Mount, ...]:
         Mount(str(folder.model), f"{ML}/model"),
         Mount(str(folder.output), f"{ML}/output"),
     ]
-    common = [channel for channel in _fetched(spec) if folder.channel(channel).parent != folder.data]
-    seen += [Mount(str(folder.channel(channel)), f"{ML}/input/data/{channel.name}") for channel in common]
+    seen += [
+        Mount(str(folder.channel(channel).resolve()), f"{ML}/input/data/{channel.name}") for channel in _fetched(spec)
+    ]
     if spec.checkpoint_uri is not None:
         seen.append(Mount(str(folder.checkpoints), spec.checkpoint_local_path))
     return tuple(seen)

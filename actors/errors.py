@@ -9,6 +9,7 @@ WorkError                       what user input or surroundings caused; its text
 ├── StorageError                an object store could not be read or written
 │   ├── ObjectNotFound          nothing lies at that URI
 │   ├── ObjectChanged           an object is another than when its reading began
+│   ├── ChecksumMismatch        bytes came that are not those of the object
 │   └── Fenced                  a checkpoint location that a later start of the job has claimed
 ├── ArchiveError                a model archive that must not be unpacked
 ├── PackagingError              source code that could not be made runnable
@@ -50,6 +51,10 @@ class ObjectNotFound(StorageError):
 
 class ObjectChanged(StorageError):
     """An object is another than when its reading began, so that its bytes no longer go together."""
+
+
+class ChecksumMismatch(StorageError):
+    """The bytes that came do not have the checksum that the store tells of the object."""
 
 
 class Fenced(StorageError):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +17,6 @@ from typing import Any, Self
 
 from raymaker.actors import contract
 from raymaker.actors.algorithm import Algorithm, prepare_algorithm
-from raymaker.actors.channels.stream import Streams
 from raymaker.actors.checkpoints.sync import CheckpointSync, Writer
 from raymaker.actors.containers import AttemptLost, Containers
 from raymaker.actors.contract import JobFolder, Seat
@@ -28,6 +26,7 @@ from raymaker.actors.exchange.seam import Across, Failure
 from raymaker.actors.input_data import MIB, InputData
 from raymaker.actors.lease import Lease
 from raymaker.actors.metric_pump import MetricBuffer
+from raymaker.actors.mounting import remove_tree
 from raymaker.actors.packaging import stage_source
 from raymaker.actors.runtime.base import (
     LABEL_HOME,
@@ -76,10 +75,9 @@ class Instance:
         self.store = ObjectStore(site.store)
         part = spec.label if place.machine_count == 1 else f"{spec.label}-m{place.machine_index}"
         self.name = f"training-{spec.job_name}-{part}"
-        job = site.jobs / spec.job_name
-        self._root = job / part
-        streams = Streams(self.store, self._root, site.stream_buffer_bytes, note)
-        self.input = InputData(self.store, job / f"{spec.attempt}-channels", streams)
+        self._root = (job := site.jobs / spec.job_name) / part
+        shared = job / f"{spec.attempt}-channels"
+        self.input = InputData.of(self.store, site, runtime.name, note, own=self._root, shared=shared)
         self._algorithm: Algorithm | None = None
         self._next: Algorithm | None = None
         self._staged: Path | None = None
@@ -196,8 +194,8 @@ class Instance:
         Containers that exchange weights, or are streamed to, cannot be taken up: what was under way to them is lost
         with its owner, and to the reader of a pipe that loss looks like the end of the data.
         """
-        if any(channel.is_streamed for channel in self.spec.channels):
-            raise AttemptLost("The process that streamed the container's data died, perhaps in the middle of a pass")
+        if any(channel.is_streamed or channel.is_fast for channel in self.spec.channels):
+            raise AttemptLost("The process that brought the container's data died, perhaps in the middle of a pass")
         if self.place.world_size > 1:
             raise AttemptLost("The process beside the containers died, and their exchange with it")
         self._changes = Changes(started_number=self._started_revision())
@@ -329,7 +327,7 @@ class Instance:
         self.input.streams.close()
         if self._exchange is not None:
             self._exchange.close()
-        shutil.rmtree(self._root, ignore_errors=True)
+        remove_tree(self._root)
 
     @property
     def _folders(self) -> dict[int, JobFolder]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from raymaker.actors.channels.once import SharedChannels
+from raymaker.actors.mounting import remove_tree
 from raymaker.actors.runtime.base import LABEL_HOME, LABEL_OWNER, ContainerHandle
 
 CHANNELS = "-channels"
@@ -43,6 +43,6 @@ class JobFolders:
             channels.hold()
             channels.release()
         else:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(folder)
         with contextlib.suppress(OSError):  # other parts of the job are still there
             folder.parent.rmdir()

@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 
 from raymaker.actors.algorithm import prepare_algorithm
-from raymaker.actors.channels.file import fetch_channel
+from raymaker.actors.channels.laying import Laying
 from raymaker.actors.channels.once import SharedChannels
 from raymaker.actors.contract import is_sharded
 from raymaker.actors.errors import WorkError
@@ -33,13 +34,18 @@ def prefetch(spec: TrainingSpec, site: Site, runtime: ContainerRuntime, is_over:
     channels.hold()
     try:
         store = ObjectStore(site.store)
+        laying = Laying.of(store, site, runtime.name, _tell)
         prepare_algorithm(runtime, store, site, image=spec.image, source=spec.source)
         for channel in spec.channels:
-            if not (is_sharded(channel) or channel.is_streamed):
-                channels.fetch(channel.name, lambda folder, it=channel: fetch_channel(store, it, folder))  # type: ignore[misc]
+            if not (is_sharded(channel) or channel.is_streamed or channel.is_fast):
+                channels.fetch(channel.name, partial(laying.lay, channel))
         while not is_over():
             time.sleep(LOOK_S)
     except WorkError as error:
         logger.warning("prefetching for %s failed: %s", spec.job_name, error)
     finally:
         channels.release()
+
+
+def _tell(kind: str, message: str) -> None:
+    logger.info("%s: %s", kind, message)

@@ -5,12 +5,40 @@ Nothing here retries or explains: `storage.py` does.
 
 from __future__ import annotations
 
+import base64
 import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pyarrow import fs
 
 from raymaker.actors.errors import ObjectChanged
+
+MD5_TAG = re.compile(r'"?([0-9a-f]{32})"?')
+"""An ETag that looks like the MD5 of its object."""
+
+
+@dataclass(frozen=True)
+class Checksum:
+    """A checksum of all of an object's bytes: `md5`, `sha1`, `sha256` or `crc32`, in hexadecimal digits."""
+
+    algorithm: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a place tells of an object without giving it out."""
+
+    version: str
+    """As a part of it has it."""
+    size_bytes: int
+    modified_at: float
+    """When it was last written, in epoch seconds."""
+    checksum: Checksum | None = None
+    """None where the place knows none that can be computed here."""
 
 
 class Part(Protocol):
@@ -54,7 +82,12 @@ class FilePart:
 
     def _look(self) -> tuple[str, int]:
         status = os.fstat(self.descriptor)
-        return f"{status.st_dev}-{status.st_ino}-{status.st_mtime_ns}", status.st_size
+        return file_version(status), status.st_size
+
+
+def file_version(status: os.stat_result) -> str:
+    """The version of a file of this machine."""
+    return f"{status.st_dev}-{status.st_ino}-{status.st_mtime_ns}"
 
 
 class ArrowPart:
@@ -102,3 +135,18 @@ class S3Part:
     def close(self) -> None:
         """Give the connection back, or close it where something is left to read."""
         self._body.close()
+
+
+def checksum_of_answer(answer: Mapping[str, Any]) -> Checksum | None:
+    """The checksum of a whole object in what S3 tells of it: one that was stored with it, or an ETag that is its MD5.
+
+    Those of uploads in parts are mostly not of the whole, and with keys of a key service an ETag is no MD5.
+    """
+    if answer.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT":
+        for algorithm in ("crc32", "sha256", "sha1"):
+            value = str(answer.get(f"Checksum{algorithm.upper()}", ""))
+            if value and "-" not in value:
+                return Checksum(algorithm, base64.b64decode(value).hex())
+    tag = MD5_TAG.fullmatch(answer["ETag"])
+    is_plain = answer.get("ServerSideEncryption", "AES256") == "AES256" and "SSECustomerAlgorithm" not in answer
+    return Checksum("md5", tag[1]) if tag is not None and is_plain else None

@@ -38,6 +38,8 @@ class Site:
     exchange_arena_bytes: int | None = None
     stream_buffer_bytes: int = 64 * 1024 * 1024
     """The memory of each streamed channel of an instance, shared by the containers that read it."""
+    data_cache_bytes: int = 0
+    """How much training data a machine keeps for its next jobs; 0: none."""
     host_network: bool = False
     """Whether containers may share their machine's network where that is the only way to those on other machines."""
 
@@ -50,6 +52,11 @@ class Site:
     def jobs(self) -> Path:
         """Where training attempts have their folders: `<jobs>/<job>/<attempt>`."""
         return self.home / "jobs"
+
+    @property
+    def data_cache(self) -> Path:
+        """Where training data is kept for the next job, by content."""
+        return self.home / "cache" / "objects"
 
     @property
     def transforms(self) -> Path:

@@ -178,8 +178,13 @@ class ChannelSpec:
 
     @property
     def is_streamed(self) -> bool:
-        """Whether it comes through pipes while the containers run, instead of as files before they start."""
-        return self.input_mode != "File"
+        """Whether it comes through pipes, instead of as files."""
+        return self.input_mode in {"Pipe", "Arrow"}
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether it is files that are fetched as they are read."""
+        return self.input_mode == "FastFile"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Objects by URI: listed, read, and written whole or not at all, on local folders, S3 and any other pyarrow filesystem.
 
 Knows nothing of archives or channels. Its errors name the URI, the cause and the remedy. The places where objects
-lie are in `backends.py`; here is what they share: URIs, and patience with a store that is away.
+lie are in `backends.py` and `s3_files.py`; here is what they share: URIs, and patience with a store that is away.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
-from raymaker.actors.backends import CHUNK_BYTES, SILENCE_S, ArrowFiles, Files, LocalFiles, S3Files, whole_file
+from raymaker.actors.backends import CHUNK_BYTES, SILENCE_S, ArrowFiles, Files, LocalFiles, whole_file
 from raymaker.actors.errors import ObjectChanged, ObjectNotFound, StorageError
-from raymaker.actors.ranges import Part
+from raymaker.actors.ranges import Facts, Part
+from raymaker.actors.s3_files import S3Files
 from raymaker.actors.store_errors import STORE_ERRORS, changed, explain, is_transient
 
 if TYPE_CHECKING:
@@ -125,9 +126,18 @@ class ObjectStore:
             raise ObjectNotFound(f"no object lies at {uri}: check the URI, or put the object there first")
         return size
 
+    def look(self, uri: str) -> Facts:
+        """Ask what the store tells of an object, with the rights that reading it takes. Raises ObjectNotFound."""
+        files, path = self._locate(uri)
+        return self._patiently("read", uri, lambda: files.look(path))
+
     def open_read(self, uri: str) -> io.BufferedReader:
         """Open an object as a stream that can seek, and goes on where it was when a transfer is cut."""
         return io.BufferedReader(_ResumingReader(self, uri), CHUNK_BYTES)
+
+    def open_pinned(self, item: PinnedObject) -> io.BufferedReader:
+        """Open an object as a stream that can seek, all of one version. Its reads raise ObjectChanged too."""
+        return io.BufferedReader(PinnedFile(self, item), CHUNK_BYTES)
 
     def read_bytes(self, uri: str, limit_bytes: int) -> bytes:
         """Read a small object. Raises StorageError where it is larger than `limit_bytes`."""
@@ -141,6 +151,11 @@ class ObjectStore:
         """The path of an object that is a file of this machine, None for what lies elsewhere. Raises StorageError."""
         files, path = self._locate(uri)
         return path if isinstance(files, LocalFiles) else None
+
+    def lasting_name(self, uri: str) -> str | None:
+        """What names an object among those of all stores, where its version surely tells its content; else None."""
+        files, path = self._locate(uri)
+        return f"{self._config.s3_endpoint_url or 'aws'} {path}" if isinstance(files, S3Files) else None
 
     def fill(
         self,
@@ -301,6 +316,42 @@ def _some(part: Part, view: memoryview) -> int:
     if not count:
         raise ObjectChanged("it grew shorter")
     return count
+
+
+class PinnedFile(io.RawIOBase):
+    """An object as a file that can seek, all of one version."""
+
+    def __init__(self, store: ObjectStore, item: PinnedObject) -> None:
+        self._store = store
+        self._item = item
+        self._position = 0
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next read begins."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Choose where the next read begins."""
+        starts = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._item.size_bytes}
+        self._position = offset + starts[whence]
+        return self._position
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Read as much as there is room for. Raises StorageError."""
+        view = memoryview(buffer).cast("B")
+        count = max(0, min(len(view), self._item.size_bytes - self._position))
+        if count:
+            self._store.fill(self._item, self._position, view[:count], lambda _: None)
+        self._position += count
+        return count
 
 
 class _ResumingReader(io.RawIOBase):

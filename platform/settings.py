@@ -66,6 +66,9 @@ class Settings(BaseSettings):
     stream_buffer_mib: int = Field(
         64, ge=1, description="memory that a streamed channel of an instance may hold, in MiB"
     )
+    data_cache_mib: int = Field(
+        20 * 1024, ge=0, description="training data that each machine keeps for its next jobs, in MiB; 0 keeps none"
+    )
 
     @classmethod
     def settings_customise_sources(

@@ -1,14 +1,13 @@
 """File mode: a channel's objects, or one container's share of them, copied into a folder before training starts.
 
-The container gets copies, so that it can never change the source. Who gets what is in `sharding.py`, how one object is
-shared out by record in `records.py`. Other modes are not here.
+The container never gets the source itself, so that it cannot change it. Who gets what is in `sharding.py`, how one
+object is shared out by record in `records.py`, how bytes come in `fetching.py`. Other modes are not here.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -16,7 +15,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from raymaker.actors.backends import whole_file
-from raymaker.actors.channels.records import copy_records, open_gunzipped, open_records
+from raymaker.actors.channels.cache import ObjectCache
+from raymaker.actors.channels.fetching import Fetcher
+from raymaker.actors.channels.progress import Listener
+from raymaker.actors.channels.records import copy_records, open_records, unpacked
 from raymaker.actors.channels.sharding import Shard, deal_objects, divide_records
 from raymaker.actors.errors import ArchiveError, ObjectNotFound, StorageError, UnsupportedError
 from raymaker.actors.extraction import safe_path
@@ -28,7 +30,8 @@ T = TypeVar("T")
 Work = list[tuple[ObjectInfo, Path]]
 """Objects, each with the file that it becomes."""
 
-DOWNLOAD_THREADS = 8
+DOWNLOAD_THREADS = 16
+LOOKUP_THREADS = 8
 RECORD_THREADS = 4
 """Fewer, since each holds a block of records or a row group in memory."""
 MANIFEST_LIMIT_BYTES = 64 * 1024 * 1024
@@ -49,35 +52,37 @@ def fetch_channel(
     store: ObjectStore,
     channel: ChannelSpec,
     folder: Path,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Listener | None = None,
     *,
     shard_index: int = 0,
     shard_count: int = 1,
-) -> None:
-    """Copy a channel's objects to `folder`; `on_progress` hears the bytes that have come and those in all.
+    cache: ObjectCache | None = None,
+    links: bool = False,
+) -> int:
+    """Bring a channel's objects to `folder`; returns how many bytes of them were in the machine's cache.
 
-    Of a channel that is ShardedByS3Key, only the share of container `shard_index` (from 0) of `shard_count` comes. With
-    Gzip compression objects are unpacked, and lose their `.gz`. Raises UnsupportedError, also where there is less to
-    share than containers; ObjectNotFound where there is nothing; StorageError. Each names the channel.
+    `on_progress` hears the bytes that have come and those in all. Of a channel that is ShardedByS3Key, only the share
+    of container `shard_index` (from 0) of `shard_count` comes. With Gzip compression objects are unpacked, and lose
+    their `.gz`. With `links`, files are those of the cache, and nobody may write to them. Raises UnsupportedError, also
+    where there is less to share than containers; ObjectNotFound where there is nothing; StorageError. Each names the
+    channel.
     """
     check_channel(channel)
+    shard = Shard(shard_index, shard_count)
+    by_record = channel.distribution == "ShardedByS3Key" and channel.shard_by == "Record" and shard_count > 1
     try:
-        objects = find_objects(store, channel)
-        targets = _targets(channel, objects)
+        found = _find_all(store, channel) if by_record else find_work(store, channel, shard)
         folder.mkdir(parents=True, exist_ok=True)
-        work = [(item, folder / target) for item, target in zip(objects, targets, strict=True)]
-        shard = Shard(shard_index, shard_count)
-        if channel.distribution == "FullyReplicated" or shard_count == 1:
-            _fetch_all(store, work, channel, on_progress)
-        elif channel.shard_by == "Object":
-            _fetch_all(store, _share(work, channel, shard), channel, on_progress)
+        work = [(item, folder / target) for item, target in found]
+        fetcher = Fetcher(store, cache or ObjectCache.off(), on_progress, links=links)
+        if by_record:
+            _fetch_records(store, fetcher, work, channel, shard)
         else:
-            _fetch_records(store, work, channel, shard, on_progress)
-    except UnsupportedError as error:
-        raise UnsupportedError(f"channel {channel.name}: {error}") from error
-    except ObjectNotFound as error:
-        raise ObjectNotFound(f"channel {channel.name}: {error}") from error
-    except (StorageError, ArchiveError) as error:
+            _fetch_all(fetcher, work, channel)
+        return fetcher.cached_bytes
+    except (UnsupportedError, StorageError) as error:
+        raise type(error)(f"channel {channel.name}: {error}") from error
+    except ArchiveError as error:
         raise StorageError(f"channel {channel.name}: {error}") from error
     except OSError as error:
         raise StorageError(f"channel {channel.name}: {explain(error, 'write to', str(folder))}") from error
@@ -91,6 +96,16 @@ def check_channel(channel: ChannelSpec) -> None:
             raise UnsupportedError(
                 f"channel {channel.name}: {field} {value} is not supported; use {' or '.join(known)}"
             )
+
+
+def find_work(store: ObjectStore, channel: ChannelSpec, shard: Shard) -> Work:
+    """Find the objects that one container gets, each with its place below the channel's folder.
+
+    Raises StorageError, and UnsupportedError where there are fewer than containers. Neither names the channel.
+    """
+    work = _find_all(store, channel)
+    is_whole = channel.distribution == "FullyReplicated" or shard.count == 1
+    return work if is_whole else _share(work, channel, shard)
 
 
 def check_share(channel: ChannelSpec, count: int, shard: Shard) -> None:
@@ -108,7 +123,7 @@ def find_objects(store: ObjectStore, channel: ChannelSpec) -> list[ObjectInfo]:
     if channel.data_type == "S3Prefix":
         return store.list_objects(channel.uri)
     prefix, names = parse_manifest(store.read_bytes(channel.uri, MANIFEST_LIMIT_BYTES), channel.uri)
-    with ThreadPoolExecutor(DOWNLOAD_THREADS) as threads:
+    with ThreadPoolExecutor(LOOKUP_THREADS) as threads:
         return list(threads.map(lambda name: _named_object(store, prefix, name), names))
 
 
@@ -134,6 +149,11 @@ def _named_object(store: ObjectStore, prefix: str, name: str) -> ObjectInfo:
     return ObjectInfo(uri, name, store.size(uri))
 
 
+def _find_all(store: ObjectStore, channel: ChannelSpec) -> Work:
+    objects = find_objects(store, channel)
+    return list(zip(objects, _targets(channel, objects), strict=True))
+
+
 def _targets(channel: ChannelSpec, objects: list[ObjectInfo]) -> list[Path]:
     """Where each object goes, below the channel's folder. Raises StorageError where two go to the same place."""
     taken: dict[Path, str] = {}
@@ -154,40 +174,24 @@ def _share(work: Work, channel: ChannelSpec, shard: Shard) -> Work:
     return [(item, target) for item, target in work if item.relative_name in mine]
 
 
-def _fetch_all(
-    store: ObjectStore,
-    work: Work,
-    channel: ChannelSpec,
-    on_progress: Callable[[int, int], None] | None,
-) -> None:
-    progress = _Progress(sum(item.size_bytes for item, _ in work), on_progress)
-    fetch = _fetch_gunzipped if channel.compression == "Gzip" else _fetch_one
-    tasks = (partial(fetch, store, item, target, progress) for item, target in work)
-    _run_all(tasks, DOWNLOAD_THREADS, channel)
+def _fetch_all(fetcher: Fetcher, work: Work, channel: ChannelSpec) -> None:
+    fetcher.expect(item for item, _ in work)
+    fetch = _fetch_gunzipped if channel.compression == "Gzip" else Fetcher.fetch
+    _run_all((partial(fetch, fetcher, item, target) for item, target in work), DOWNLOAD_THREADS, channel)
 
 
-def _fetch_one(store: ObjectStore, item: ObjectInfo, target: Path, progress: _Progress) -> None:
-    store.download(item.uri, target, progress.add)
-
-
-def _fetch_gunzipped(store: ObjectStore, item: ObjectInfo, target: Path, progress: _Progress) -> None:
-    with open_gunzipped(store, item.uri) as source, whole_file(target) as copy:
+def _fetch_gunzipped(fetcher: Fetcher, item: ObjectInfo, target: Path) -> None:
+    with unpacked(fetcher.open(item), item.uri) as source, whole_file(target) as copy:
         shutil.copyfileobj(source, copy, MIB)
-    progress.add(item.size_bytes)
+    fetcher.progress_of(item.size_bytes).finish()
 
 
-def _fetch_records(
-    store: ObjectStore,
-    work: Work,
-    channel: ChannelSpec,
-    shard: Shard,
-    on_progress: Callable[[int, int], None] | None,
-) -> None:
+def _fetch_records(store: ObjectStore, fetcher: Fetcher, work: Work, channel: ChannelSpec, shard: Shard) -> None:
     """Write the records of every object that one container gets; an object of which it gets none leaves no file."""
     work = [(item, target) for item, target in work if item.size_bytes]  # such as the _SUCCESS that Spark leaves
-    files = [open_records(store, item, channel) for item, _ in work]
-    progress = _Progress(sum(item.size_bytes for item, _ in work), on_progress)
-    parts = [progress.of(item.size_bytes) for item, _ in work]
+    fetcher.expect(item for item, _ in work)
+    files = [open_records(store, item, channel, partial(fetcher.open, item)) for item, _ in work]
+    parts = [fetcher.progress_of(item.size_bytes) for item, _ in work]
     counting = (partial(file.count, part.add) for file, part in zip(files, parts, strict=True))
     counts = _run_all(counting, RECORD_THREADS, channel)
     if sum(counts) < shard.count:
@@ -213,39 +217,3 @@ def _run_all(tasks: Iterable[Callable[[], T]], thread_count: int, channel: Chann
         return [done.result() for done in [threads.submit(task) for task in tasks]]
     finally:
         threads.shutdown(cancel_futures=True)
-
-
-class _Progress:
-    """Bytes that several threads bring."""
-
-    def __init__(self, total_bytes: int, listener: Callable[[int, int], None] | None) -> None:
-        self._total_bytes = total_bytes
-        self._listener = listener or (lambda _done, _total: None)
-        self._done_bytes = 0
-        self._lock = threading.Lock()
-        self._listener(0, total_bytes)
-
-    def add(self, count: int) -> None:
-        with self._lock:
-            self._done_bytes += count
-            self._listener(self._done_bytes, self._total_bytes)
-
-    def of(self, size_bytes: int) -> _PartProgress:
-        """Part of it: one object, of which some bytes may be read twice or never."""
-        return _PartProgress(self, size_bytes)
-
-
-class _PartProgress:
-    """Bytes of one object, counted up to its size."""
-
-    def __init__(self, whole: _Progress, size_bytes: int) -> None:
-        self._whole = whole
-        self._left_bytes = size_bytes
-
-    def add(self, count: int) -> None:
-        count = min(count, self._left_bytes)
-        self._left_bytes -= count
-        self._whole.add(count)
-
-    def finish(self) -> None:
-        self.add(self._left_bytes)

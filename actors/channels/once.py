@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from raymaker.actors.mounting import empty_tree, remove_tree
 
 
 class SharedChannels:
@@ -52,9 +53,7 @@ class SharedChannels:
         with self._only_one(name):
             if done.exists():
                 return
-            if target.exists():
-                for entry in target.iterdir():  # the folder itself may be mounted already
-                    shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+            empty_tree(target)
             fetch(target)
             done.touch()
 
@@ -67,7 +66,7 @@ class SharedChannels:
         except BlockingIOError:
             pass
         else:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            remove_tree(self.folder)
         os.close(self._lock)
         self._lock = None
 

@@ -10,6 +10,8 @@ import gzip
 import re
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import IO, BinaryIO, Protocol, cast
 
@@ -18,7 +20,7 @@ from raymaker.actors.channels.lines import LineRecords
 from raymaker.actors.channels.rows import ParquetRecords
 from raymaker.actors.errors import StorageError, UnsupportedError
 from raymaker.actors.spec import ChannelSpec
-from raymaker.actors.storage import ObjectInfo, ObjectStore
+from raymaker.actors.storage import ObjectInfo, ObjectStore, PinnedObject
 
 SUFFIXES = {
     "csv": (".csv", ".tsv"),
@@ -45,16 +47,25 @@ class Records(Protocol):
         """Write a file of the same format with the wanted records, of which there is at least one."""
 
 
-def open_records(store: ObjectStore, item: ObjectInfo, channel: ChannelSpec) -> Records:
+def open_records(
+    store: ObjectStore,
+    item: ObjectInfo,
+    channel: ChannelSpec,
+    opened: Callable[[], AbstractContextManager[BinaryIO]] | None = None,
+) -> Records:
     """See an object as records, by its name or else the channel's content type. Raises UnsupportedError.
+
+    `opened` opens it where all of it is read; of Parquet only what is needed is read, from the store.
 
     CSV has a header where the content type says `header=present`, none where it says `header=absent`; otherwise where
     no field of the first record is a number. With Gzip compression, or a name that ends in .gz, text is unpacked.
     """
+    pin = PinnedObject(item.uri, item.size_bytes)
+    opened = opened or partial(store.open_pinned, pin)
     is_packed = _is_packed(item, channel)
     kind = kind_of(item.relative_name, channel.content_type)
     if kind == "parquet" and not is_packed:
-        return ParquetRecords(store, item.uri)
+        return ParquetRecords(store, pin)
     if kind in {None, "parquet"}:
         known = ", ".join(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
         raise UnsupportedError(
@@ -62,18 +73,14 @@ def open_records(store: ObjectStore, item: ObjectInfo, channel: ChannelSpec) -> 
             "also with .gz, or a ContentType that says so): use ShardBy Object, or store the data in such a format"
         )
 
-    @contextlib.contextmanager
-    def opened() -> Iterator[IO[bytes]]:
-        if is_packed:
-            with open_gunzipped(store, item.uri) as source:
-                yield source
-        else:
-            with store.open_read(item.uri) as plain:
-                yield plain
+    def opened_text() -> AbstractContextManager[IO[bytes]]:
+        return unpacked(opened(), item.uri) if is_packed else opened()
 
     if kind == "lines":
-        return LineRecords(opened, item.uri)
-    return LineRecords(opened, item.uri, quoted=True, is_header=lambda first: _is_header(first, channel.content_type))
+        return LineRecords(opened_text, item.uri)
+    return LineRecords(
+        opened_text, item.uri, quoted=True, is_header=lambda first: _is_header(first, channel.content_type)
+    )
 
 
 def kind_of(name: str, content_type: str | None) -> str | None:
@@ -95,15 +102,20 @@ def copy_records(records: Records, wanted: range, target: Path) -> None:
             records.copy(wanted, cast("BinaryIO", packed))
 
 
-@contextlib.contextmanager
-def open_gunzipped(store: ObjectStore, uri: str) -> Iterator[IO[bytes]]:
+def open_gunzipped(store: ObjectStore, uri: str) -> AbstractContextManager[IO[bytes]]:
     """Open a gzip object as what was packed in it. Raises StorageError where it is none."""
+    return unpacked(store.open_read(uri), uri)
+
+
+@contextlib.contextmanager
+def unpacked(opening: AbstractContextManager[IO[bytes]], where: str) -> Iterator[IO[bytes]]:
+    """Open gzip as what was packed in it; `where` names it in errors. Raises StorageError where it is none."""
     try:
-        with store.open_read(uri) as packed, gzip.GzipFile(fileobj=packed) as source:
+        with opening as packed, gzip.GzipFile(fileobj=packed) as source:
             yield cast("IO[bytes]", source)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise StorageError(
-            f"{uri} is no gzip file ({error}): compress it, or use CompressionType None and a name without .gz"
+            f"{where} is no gzip file ({error}): compress it, or use CompressionType None and a name without .gz"
         ) from error
 
 

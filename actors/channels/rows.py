@@ -15,7 +15,7 @@ from pyarrow import parquet
 from pyarrow.lib import ArrowException
 
 from raymaker.actors.errors import StorageError
-from raymaker.actors.storage import ObjectStore
+from raymaker.actors.storage import ObjectStore, PinnedObject
 
 BATCH_BYTES = 64 * 1024 * 1024
 BATCH_ROWS_COUNT = 1024 * 1024
@@ -24,11 +24,11 @@ SAME_CODEC = {"UNCOMPRESSED": "NONE", "LZ4_RAW": "LZ4"}
 
 
 class ParquetRecords:
-    """One object of Parquet."""
+    """One object of Parquet, which is to stay as it is while it is read."""
 
-    def __init__(self, store: ObjectStore, uri: str) -> None:
+    def __init__(self, store: ObjectStore, item: PinnedObject) -> None:
         self._store = store
-        self._uri = uri
+        self._item = item
         self._metadata: Any = None
 
     def count(self, on_bytes: Callable[[int], None]) -> int:  # noqa: ARG002 - a footer is not worth telling
@@ -68,7 +68,7 @@ class ParquetRecords:
         try:
             # Its reads come straight from the store: a buffer in between would fetch what the next seek throws away.
             with (
-                self._store.open_read(self._uri) as source,
+                self._store.open_pinned(self._item) as source,
                 parquet.ParquetFile(pa.PythonFile(source.raw, "r"), metadata=self._metadata, pre_buffer=True) as file,
             ):
                 yield file
@@ -77,7 +77,8 @@ class ParquetRecords:
                 raise  # the system's own, not pyarrow's
             reason = " ".join(str(error).split())
             raise StorageError(
-                f"{self._uri} is no Parquet file that pyarrow can read ({reason}): correct it, or use ShardBy Object"
+                f"{self._item.uri} is no Parquet file that pyarrow can read ({reason}): correct it, or use ShardBy "
+                "Object"
             ) from error
 
 

@@ -27,7 +27,7 @@ from raymaker.actors.channels.sharding import Shard
 from raymaker.actors.channels.unpacking import Unpacker
 from raymaker.actors.errors import StorageError, UnsupportedError
 from raymaker.actors.spec import ArrowSpec, ChannelSpec
-from raymaker.actors.storage import ObjectStore, PinnedObject
+from raymaker.actors.storage import ObjectStore, PinnedFile, PinnedObject
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -104,7 +104,7 @@ class Tables:
                 "what Arrow mode reads: give it such a name, or use Pipe mode"
             )
         if kind == "parquet":
-            return self._scan_parquet(pa.PythonFile(_PinnedFile(self._store, item), "r"))
+            return self._scan_parquet(pa.PythonFile(_SeekableObject(self._store, item), "r"))
         options: dict[str, Any] = {"batch_size": self._arrow.batch_rows_count, "batch_readahead": 1}
         if self._schema is not None:
             options |= {"columns": list(self._columns), "filter": self._filter}
@@ -291,37 +291,11 @@ class _Text(io.RawIOBase):
             unpacker.finish()
 
 
-class _PinnedFile(io.RawIOBase):
-    """An object as a file that can seek, all of one version."""
-
-    def __init__(self, store: ObjectStore, item: PinnedObject) -> None:
-        self._store = store
-        self._item = item
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        starts = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._item.size_bytes}
-        self._position = offset + starts[whence]
-        return self._position
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        view = memoryview(buffer).cast("B")
-        count = max(0, min(len(view), self._item.size_bytes - self._position))
-        self._store.fill(self._item, self._position, view[:count], lambda _: None)
-        self._position += count
-        return count
+class _SeekableObject(PinnedFile):
+    """An object as a file of which pyarrow reads without copying what was read."""
 
     def read_buffer(self, size_bytes: int) -> pa.Buffer:
-        """Read as pyarrow does where it can, without copying what was read."""
+        """Read as pyarrow does where it can."""
         buffer = pa.allocate_buffer(max(0, min(size_bytes, self._item.size_bytes - self._position)))
         self.readinto(buffer)
         return buffer

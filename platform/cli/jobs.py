@@ -47,7 +47,8 @@ def train(
         list[str], typer.Option(metavar="NAME=object|record", help="Give each container a part of this input. Repeat.")
     ] = [],  # noqa: B006
     stream: Annotated[
-        list[str], typer.Option(metavar="NAME=pipe|arrow", help="Stream this input through pipes. Repeat.")
+        list[str],
+        typer.Option(metavar="NAME=pipe|arrow|fastfile", help="Bring this input while it is read. Repeat."),
     ] = [],  # noqa: B006
     checkpoint_uri: Annotated[str | None, typer.Option(help="Where checkpoints are kept: a path or URI.")] = None,
     checkpoint_path: Annotated[

@@ -88,9 +88,9 @@ class Client:
 
         Containers train together on `instance_count` instances (1), or with a min or max on as many as there are, which
         `placement` packs or spreads. `shard` maps inputs of which each container gets a part to "object" or "record",
-        `stream` those that come through pipes, while it trains, to "pipe" or "arrow" (docs/streaming.md).
-        `checkpoints` is where `checkpoint_path` (/opt/ml/checkpoints) is kept. `evaluation` is an EvaluationConfig: how
-        each of them, and the model, is judged while the job trains.
+        `stream` those that come while it trains to "pipe", "arrow" or "fastfile" (docs/streaming.md). `checkpoints` is
+        where `checkpoint_path` (/opt/ml/checkpoints) is kept. `evaluation` is an EvaluationConfig: how each of them,
+        and the model, is judged while the job trains.
 
         `algorithms` (as AlgorithmSpecification.Algorithms) train side by side, each in a job of its own; the job has
         the model that is best by the metric `select_by` of its evaluation.

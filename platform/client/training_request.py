@@ -10,7 +10,7 @@ from raymaker.platform.client.errors import WrongArgument
 from raymaker.platform.client.names import given, to_uri
 
 SHARDS = ("Object", "Record")
-STREAMS = ("Pipe", "Arrow")
+STREAMS = {"pipe": "Pipe", "arrow": "Arrow", "fastfile": "FastFile"}
 
 
 def make_algorithm(
@@ -50,8 +50,8 @@ def make_channels(
 ) -> list[dict[str, Any]]:
     """Say where the data lies.
 
-    `shard` names inputs of which each container gets a part, by Object or by Record; `stream` those that come through
-    pipes, in Pipe or Arrow mode.
+    `shard` names inputs of which each container gets a part, by Object or by Record; `stream` those that come while
+    it trains, in Pipe, Arrow or FastFile mode.
     """
     for what, named in (("shard", shard), ("stream", stream)):
         if unknown := named.keys() - inputs.keys():
@@ -95,9 +95,9 @@ def _make_channel(name: str, place: str | Path, shard: str | None, stream: str |
     by = shard.capitalize() if shard is not None else None
     if by not in {None, *SHARDS}:
         raise WrongArgument(f"shard[{name!r}] is {shard!r}: it is Object or Record")
-    mode = stream.capitalize() if stream is not None else None
-    if mode not in {None, *STREAMS}:
-        raise WrongArgument(f"stream[{name!r}] is {stream!r}: it is Pipe or Arrow")
+    mode = STREAMS.get(stream.lower()) if stream is not None else None
+    if stream is not None and mode is None:
+        raise WrongArgument(f"stream[{name!r}] is {stream!r}: it is Pipe, Arrow or FastFile")
     source = {
         "S3DataType": "S3Prefix",
         "S3Uri": to_uri(f"inputs[{name!r}]", place),

@@ -28,4 +28,5 @@ def site_of(settings: Settings) -> Site:
         exchange_timeout_s=settings.exchange_timeout_s,
         exchange_arena_bytes=None if settings.exchange_arena_mib is None else settings.exchange_arena_mib * MIB,
         stream_buffer_bytes=settings.stream_buffer_mib * MIB,
+        data_cache_bytes=settings.data_cache_mib * MIB,
     )

@@ -12,7 +12,7 @@ from raymaker.platform.operations.registry import Request
 Channel = Mapping[str, Any]
 STREAMED_ONLY = {"CompressionType": ("Pipe", "Arrow"), "RecordWrapperType": ("Pipe",)}
 """Fields that say how a stream is made, and the modes that have such a stream."""
-REFUSED_MODES = {"FastFile": "there are no files that are fetched as they are read; use Pipe (a stream) or File"}
+PIPED = ("Pipe", "Arrow")
 
 
 def check_channels(request: Request) -> None:
@@ -21,26 +21,19 @@ def check_channels(request: Request) -> None:
     if repeated := _first_repeated(channel["ChannelName"] for channel in channels):
         raise ValidationException(f"InputDataConfig: the channel name {repeated} comes twice")
     default_mode = request["AlgorithmSpecification"].get("TrainingInputMode", "File")
-    _check_mode(default_mode, "AlgorithmSpecification.TrainingInputMode")
     modes = {channel["ChannelName"]: channel.get("InputMode", default_mode) for channel in channels}
     for index, channel in enumerate(channels):
         path = f"InputDataConfig[{index}]"
-        _check_mode(modes[channel["ChannelName"]], f"{path}.InputMode")
         _check_name(channel["ChannelName"], path, modes)
         _check_source(channel, path, modes[channel["ChannelName"]])
         _check_sharing(channel, path, modes[channel["ChannelName"]])
-
-
-def _check_mode(mode: str, path: str) -> None:
-    if mode in REFUSED_MODES:
-        raise ValidationException(f"{path} {mode} is not supported here: {REFUSED_MODES[mode]}")
 
 
 def _check_name(name: str, path: str, modes: Mapping[str, str]) -> None:
     if name in {".", ".."}:
         raise ValidationException(f"{path}.ChannelName {name} cannot be a folder's name")
     pipes_of, _, number = name.rpartition("_")
-    if re.fullmatch("[0-9]+", number) and modes.get(pipes_of, "File") != "File":
+    if re.fullmatch("[0-9]+", number) and modes.get(pipes_of) in PIPED:
         raise ValidationException(
             f"{path}.ChannelName {name} is also what a pipe of the channel {pipes_of} is called: give it another name"
         )
@@ -90,10 +83,10 @@ def _check_sharing(channel: Channel, path: str, mode: str) -> None:
             f"{path}.ShardBy {channel['ShardBy']} says how to share a channel out among the containers, and this one "
             "goes whole to each: set S3DataSource.S3DataDistributionType to ShardedByS3Key, or leave ShardBy out"
         )
-    if channel["ShardBy"] == "Record" and mode == "Pipe":
+    if channel["ShardBy"] == "Record" and mode in {"Pipe", "FastFile"}:
         raise ValidationException(
-            f"{path}.ShardBy Record is not supported in Pipe mode, which streams whole objects: use Object, or File "
-            "mode"
+            f"{path}.ShardBy Record is not supported in {mode} mode, which gives whole objects: use Object, or "
+            "File mode"
         )
 
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import http.client
-import http.server
 import random
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pytest
@@ -19,75 +15,9 @@ from pyarrow import parquet
 from raymaker.actors.artifacts import pack, unpack
 from raymaker.actors.channels.rows import ParquetRecords
 from raymaker.actors.errors import ObjectNotFound, StorageError
-from raymaker.actors.storage import ObjectStore, StoreConfig
+from raymaker.actors.storage import ObjectStore, PinnedObject, StoreConfig
+from support.faulty_network import FaultyNetwork
 from support.s3 import ObjectStore as S3Server
-
-
-class FaultyNetwork:
-    """A proxy in front of S3 that fails when told to."""
-
-    def __init__(self, endpoint_url: str) -> None:
-        self._target = urlsplit(endpoint_url).netloc
-        self._refusals: list[int] = []
-        self._cuts = 0
-        self.requests: list[tuple[str, str | None]] = []
-        network = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def handle_any(self) -> None:
-                network._handle(self)
-
-            do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_any  # noqa: N815 - http.server's names
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-        self.endpoint_url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def refuse_next(self, count: int, status: int) -> None:
-        """Answer the next requests with an error and nothing else."""
-        self._refusals += [status] * count
-
-    def cut_next_transfers(self, count: int) -> None:
-        """Break off the next answers in the middle of their bodies."""
-        self._cuts += count
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-    def _handle(self, request: http.server.BaseHTTPRequestHandler) -> None:
-        self.requests.append((request.command, request.headers.get("Range")))
-        body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
-        if self._refusals:
-            request.send_response(self._refusals.pop(0))
-            request.send_header("Content-Length", "0")
-            request.end_headers()
-            return
-        connection = http.client.HTTPConnection(self._target)
-        connection.request(request.command, request.path, body, dict(request.headers))
-        answer = connection.getresponse()
-        content = answer.read()
-        connection.close()
-        request.send_response(answer.status)
-        for name, value in answer.getheaders():
-            if name.lower() not in {"connection", "transfer-encoding", "content-length"}:
-                request.send_header(name, value)
-        length = answer.headers.get("Content-Length") if request.command == "HEAD" else None
-        request.send_header("Content-Length", length or str(len(content)))
-        request.end_headers()
-        if self._cuts and request.command == "GET" and len(content) > 1000:
-            self._cuts -= 1
-            request.wfile.write(content[: len(content) // 2])
-            request.close_connection = True
-            return
-        request.wfile.write(content)
 
 
 @pytest.fixture
@@ -241,7 +171,7 @@ def test_rows_of_a_large_object_are_read_by_range_also_where_transfers_are_cut(
     ObjectStore(config(s3)).upload(tmp_path / "up", uri)
     store = ObjectStore(config(s3, network.endpoint_url))
     network.cut_next_transfers(2)
-    records = ParquetRecords(store, uri)
+    records = ParquetRecords(store, PinnedObject(uri, store.size(uri)))
     assert records.count(lambda _: None) == 4000
     with (tmp_path / "part").open("wb") as part:
         records.copy(range(1200, 1300), part)

@@ -88,7 +88,7 @@ def test_any_user_may_read_the_input_and_write_the_output_whatever_the_umask(fol
         os.umask(old)
     for path in (folder.model, folder.output, folder.output_data):
         assert path.stat().st_mode & 0o777 == 0o777
-    for path in (folder.root, folder.config, folder.channel(SPEC.channels[0])):
+    for path in (folder.root, folder.config, folder.data / "train"):
         assert path.stat().st_mode & 0o777 == 0o755
     assert (folder.config / "resourceconfig.json").stat().st_mode & 0o777 == 0o644
 
@@ -102,7 +102,8 @@ def test_laying_out_twice_keeps_what_is_there(folder: JobFolder) -> None:
 
 def test_the_subfolders_are_mounted_and_never_opt_ml_itself(folder: JobFolder) -> None:
     targets = [mount.target for mount in contract.mounts(folder, SPEC)]
-    assert targets == ["/opt/ml/input", "/opt/ml/model", "/opt/ml/output"]
+    channels = [f"/opt/ml/input/data/{channel.name}" for channel in SPEC.channels]
+    assert targets == ["/opt/ml/input", "/opt/ml/model", "/opt/ml/output", *channels]
 
 
 def test_checkpoints_are_told_and_mounted_where_the_request_says(folder: JobFolder) -> None:
@@ -236,11 +237,11 @@ def test_whole_channels_are_shared_by_a_machines_containers_and_shards_are_not(t
     spec = dataclasses.replace(SPEC, channels=(SPEC.channels[0], shard))
     folder = JobFolder(tmp_path / "0", tmp_path / "channels", tmp_path / "checkpoints")
     contract.lay_out(folder, spec)
-    assert folder.channel(spec.channels[0]) == tmp_path / "channels" / "train"
-    assert folder.channel(shard) == tmp_path / "0" / "input" / "data" / "validation"
+    assert folder.place(spec.channels[0]) == tmp_path / "channels" / "train"
+    assert folder.place(shard) == tmp_path / "0" / "channels" / "validation"
     seen = {mount.target: mount.source for mount in contract.mounts(folder, spec)}
-    assert seen["/opt/ml/input/data/train"] == str(tmp_path / "channels" / "train")
-    assert "/opt/ml/input/data/validation" not in seen
+    assert seen["/opt/ml/input/data/train"] == str(folder.channel(spec.channels[0]))
+    assert seen["/opt/ml/input/data/validation"] == str(folder.channel(shard))
     assert (tmp_path / "0" / "input" / "data" / "train").is_dir(), "the place to mount it"
 
 

@@ -20,7 +20,7 @@ from raymaker.actors.channels.records import copy_records, open_records
 from raymaker.actors.channels.sharding import divide_records
 from raymaker.actors.errors import StorageError, UnsupportedError
 from raymaker.actors.spec import ChannelSpec
-from raymaker.actors.storage import ObjectStore, StoreConfig
+from raymaker.actors.storage import ObjectStore, PinnedObject, StoreConfig
 
 CHANNEL = ChannelSpec("train", "/nowhere", distribution="ShardedByS3Key", shard_by="Record")
 
@@ -240,8 +240,8 @@ def test_only_the_row_groups_that_are_needed_are_read(tmp_path: Path) -> None:
     class Counting(ObjectStore):
         read_bytes_count = 0
 
-        def open_read(self, uri: str) -> io.BufferedReader:
-            source = super().open_read(uri)
+        def open_pinned(self, item: PinnedObject) -> io.BufferedReader:
+            source = super().open_pinned(item)
             whole = source.raw.readinto
 
             def readinto(buffer) -> int:

@@ -162,7 +162,7 @@ def test_without_an_output_models_go_to_the_home_folder(
         ({"image": "a", "stream": {"train": "pipe"}}, "stream names train, which is no input"),
         (
             {"image": "a", "inputs": {"train": "s3://b/x"}, "stream": {"train": "file"}},
-            r"stream\['train'\] is 'file': it is Pipe or Arrow",
+            r"stream\['train'\] is 'file': it is Pipe, Arrow or FastFile",
         ),
         (
             {"image": "a", "inputs": {"train": "s3://b/x"}, "shard": {"train": "line"}},

@@ -144,8 +144,11 @@ def test_a_failed_job_tells_why_and_names_no_model(api):
             "EntryPoint ../x leads out of SourceUri",
         ),
         (
-            {"AlgorithmSpecification": algorithm(TrainingInputMode="FastFile")},
-            "AlgorithmSpecification.TrainingInputMode FastFile is not supported here: .* use Pipe",
+            {
+                "AlgorithmSpecification": algorithm(TrainingInputMode="FastFile"),
+                "InputDataConfig": channel(CompressionType="Gzip"),
+            },
+            r"CompressionType Gzip goes with Pipe and Arrow mode: in FastFile mode leave it out",
         ),
         (
             {"AlgorithmSpecification": algorithm(MetricDefinitions=[{"Name": "a", "Regex": "("}])},
@@ -157,7 +160,15 @@ def test_a_failed_job_tells_why_and_names_no_model(api):
         ),
         ({"InputDataConfig": channel() + channel()}, "channel name train comes twice"),
         ({"InputDataConfig": channel(ChannelName="..")}, r"InputDataConfig\[0\].ChannelName .. cannot"),
-        ({"InputDataConfig": channel(InputMode="FastFile")}, r"InputDataConfig\[0\].InputMode FastFile"),
+        (
+            {
+                "InputDataConfig": [
+                    {**each, "InputMode": "FastFile", "ShardBy": "Record"}
+                    for each in s3_source(S3DataDistributionType="ShardedByS3Key")
+                ]
+            },
+            r"InputDataConfig\[0\].ShardBy Record is not supported in FastFile mode",
+        ),
         ({"InputDataConfig": channel(CompressionType="Gzip")}, r"InputDataConfig\[0\].CompressionType Gzip"),
         ({"InputDataConfig": channel(RecordWrapperType="RecordIO")}, r"InputDataConfig\[0\].RecordWrapperType"),
         ({"InputDataConfig": channel(DataSource={})}, r"InputDataConfig\[0\].DataSource needs S3DataSource"),
