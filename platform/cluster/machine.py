@@ -6,6 +6,7 @@ the first one comes.
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass
 
@@ -27,12 +28,13 @@ Attempt = tuple[str, int]
 
 @dataclass(frozen=True)
 class Occupation:
-    """What a machine tells of itself: its node's id, what it runs, how many attempts it has run before.
+    """What a machine tells of itself: its node's id, its process, what it runs, how many attempts it has run before.
 
     One that is not kept lives in its attempt's reservation, and ends with that.
     """
 
     node_id: str
+    pid: int
     attempt: Attempt | None
     run_count: int
     is_kept: bool
@@ -59,7 +61,8 @@ class Machine:
 
     def occupation(self) -> Occupation:
         """Tell of this machine; an answer means that it is ready."""
-        return Occupation(ray.get_runtime_context().get_node_id(), self._attempt, self._run_count, self._is_kept)
+        node_id = ray.get_runtime_context().get_node_id()
+        return Occupation(node_id, os.getpid(), self._attempt, self._run_count, self._is_kept)
 
     def run(self, spec: TrainingSpec) -> None:
         """Run an attempt, and return once it has ended and has been reported. Raises StartError without a driver.

@@ -138,6 +138,7 @@ class Machines:
 
     def held(self) -> Resources:
         """What machines keep that have nothing to run: it is given back as soon as others want it."""
+        self._look()
         rooms = [machine.needed for machine in self._idle() if machine.room is not None]
         return Resources(
             sum(room.cpus for room in rooms), sum(room.memory_bytes for room in rooms), sum(room.gpus for room in rooms)

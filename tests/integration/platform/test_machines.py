@@ -1,0 +1,208 @@
+"""Machines on a real Ray cluster: they wait for attempts, run them, keep their room for a moment, and die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.util.placement_group import placement_group_table
+
+from raymaker.actors.site import Site
+from raymaker.actors.spec import InstanceType, Resources, SourceSpec, Standing, TrainingSpec
+from raymaker.actors.storage import StoreConfig
+from raymaker.platform.cluster.machines import ROOM_PREFIX, Machines
+from raymaker.platform.cluster.reporter import CONTROL_NAME
+from raymaker.platform.pools.sizing import Limits
+from support.ray_nodes import ray_nodes
+
+TIMEOUT_S = 60.0
+TRAIN = """\
+import os, pathlib, time
+pathlib.Path("/opt/ml/model/pid").write_text("done")
+until = pathlib.Path(os.environ["UNTIL"])
+while not until.exists():
+    time.sleep(0.02)
+"""
+
+
+class FakeControl:
+    """A control actor that keeps what it is told, and knows what each job is to run."""
+
+    def __init__(self) -> None:
+        self._specs: dict[str, TrainingSpec] = {}
+        self._phases: list[tuple[str, str]] = []
+
+    def call(self, method: str, *args: Any, **_: Any) -> Any:
+        return getattr(self, f"_{method}", lambda *_: None)(*args)
+
+    def add(self, spec: TrainingSpec) -> None:
+        self._specs[spec.job_name] = spec
+
+    def phases(self, job_name: str) -> list[str]:
+        return [phase for name, phase in self._phases if name == job_name]
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def _report(self, report: Any) -> None:
+        self._phases.append((report.job_name, report.phase))
+
+    def _standing(self, job_name: str, _attempt: int) -> Standing:
+        return Standing(self._specs[job_name])
+
+    def _last_log_time(self, _group: str, _stream: str) -> int:
+        return 0
+
+
+@pytest.fixture(scope="module")
+def control() -> Iterator[Any]:
+    """A cluster of one node with 2 CPUs, and the control actor of machines there."""
+    with ray_nodes({"num_cpus": 2, "dashboard_agent_listen_port": 0}):
+        actor: Any = ray.remote(FakeControl).options(name=CONTROL_NAME, num_cpus=0, max_concurrency=8).remote()
+        ray.get(actor.pid.remote())
+        yield actor
+
+
+class World:
+    """Machines of one home, and jobs that run on them until they are told to end."""
+
+    def __init__(self, control: Any, home: Path) -> None:
+        self.control, self.home = control, home
+        self.site = Site(home, "process", StoreConfig(), "no-image", stop_grace_s=1)
+        self.freed: list[float] = []
+        self.machines = self.anew()
+        (home / "code").mkdir()
+        (home / "code" / "train.py").write_text(TRAIN)
+
+    def anew(self, least: int = 1) -> Machines:
+        return Machines(self.site, Limits(least, 2), lambda: self.freed.append(time.time()))
+
+    def spec(self, name: str, cpus: float = 1) -> TrainingSpec:
+        source = SourceSpec(f"file://{self.home}/code", "train.py")
+        environment = {"UNTIL": str(self.home / name)}
+        kind = InstanceType("type", Resources(cpus))
+        spec = TrainingSpec(
+            name, f"arn:{name}", "here", 1, kind, f"file://{self.home}/out", source=source, environment=environment
+        )
+        ray.get(self.control.add.remote(spec))
+        return spec
+
+    def run(self, name: str, cpus: float = 1) -> Any:
+        """Have a job run, and return once its container trains."""
+        placed = self.machines.run(self.spec(name, cpus))
+        self.until(lambda: "Training" in self.phases(name))
+        return placed
+
+    def end(self, name: str) -> None:
+        (self.home / name).touch()
+        self.until(lambda: "Completed" in self.phases(name))
+
+    def phases(self, name: str) -> list[str]:
+        found: list[str] = ray.get(self.control.phases.remote(name))
+        return found
+
+    def pids(self) -> set[int]:
+        """The processes of all machines that wait, run or warm up."""
+        names = [name for name in ray.util.list_named_actors() if name.startswith("machine/")]
+        answers = [ray.get_actor(name).occupation.remote() for name in names]
+        return {occupation.pid for occupation in ray.get(answers, timeout=TIMEOUT_S)}
+
+    def until(self, condition: Callable[[], Any]) -> Any:
+        deadline = time.monotonic() + TIMEOUT_S
+        while not (found := condition()):
+            assert time.monotonic() < deadline, "it did not happen in time"
+            self.machines.keep_warm(time.time())
+            time.sleep(0.05)
+        return found
+
+
+@pytest.fixture
+def world(control: Any, home: Path) -> Iterator[World]:
+    there = World(control, home)
+    yield there
+    for name in [name for name in ray.util.list_named_actors() if name.startswith("machine/")]:
+        ray.kill(ray.get_actor(name))
+    there.machines.give_room()
+    there.machines = there.anew(least=0)
+    there.until(lambda: not there.machines.attempts())
+    there.machines.sweep()
+    there.machines.sweep()
+    there.until(lambda: not rooms())
+
+
+def rooms() -> list[str]:
+    found = placement_group_table().values()
+    return [group["name"] for group in found if group["state"] != "REMOVED" and group["name"].startswith(ROOM_PREFIX)]
+
+
+def test_one_machine_runs_jobs_one_after_another_and_keeps_its_room_for_a_moment(world: World) -> None:
+    world.until(world.pids)
+    assert world.run("first") is None, "it has its room at once"
+    assert world.machines.attempts() == {("first", 1)}
+    (first_room,) = rooms()
+    world.end("first")
+    world.machines.note_end(("first", 1))
+    assert world.machines.attempts() == frozenset()
+    assert world.machines.held() == Resources(1)
+    before = world.pids()
+    assert world.run("second") is None
+    assert rooms() == [first_room], "the second one has the room of the first"
+    assert world.machines.held() == Resources(0)
+    world.end("second")
+    world.until(lambda: world.freed)
+    world.until(lambda: not rooms())  # what nobody uses is given back
+    assert before & world.pids(), "the process waits for another"
+
+
+def test_a_job_of_another_kind_takes_what_a_waiting_machine_holds(world: World) -> None:
+    world.run("small")
+    world.end("small")
+    world.machines.note_end(("small", 1))
+    assert world.machines.held() == Resources(1)
+    assert world.run("large", cpus=2) is None
+    assert world.machines.attempts() == {("large", 1)}
+    world.end("large")
+
+
+def test_what_has_no_room_waits_for_it_and_is_run_then(world: World) -> None:
+    world.run("running", cpus=2)
+    placed = world.machines.run(world.spec("waiting", cpus=2))
+    assert placed is not None
+    assert not ray.wait([placed], timeout=1)[0]
+    assert world.machines.attempts() == {("running", 1), ("waiting", 1)}
+    world.end("running")
+    world.machines.note_end(("running", 1))
+    world.machines.attempts()
+    world.machines.give_room()
+    world.until(lambda: "Training" in world.phases("waiting"))
+    world.end("waiting")
+    world.until(lambda: not world.machines.attempts())
+
+
+def test_a_machine_that_dies_is_missed_and_another_takes_its_container_up(world: World) -> None:
+    world.run("unlucky")
+    for pid in world.pids():
+        os.kill(pid, signal.SIGKILL)
+    world.until(lambda: not world.machines.attempts())
+    world.machines.run(world.spec("unlucky"))
+    world.until(lambda: world.phases("unlucky").count("Training") == 2)
+    assert world.phases("unlucky").count("Downloading") == 1, "the container that runs was taken up"
+    world.end("unlucky")
+
+
+def test_a_new_control_actor_finds_the_machines_and_what_they_run(world: World) -> None:
+    world.run("lasting")
+    pids = world.pids()
+    world.machines = world.anew()
+    assert world.machines.attempts() == {("lasting", 1)}
+    assert world.machines.sweep() == world.machines.sweep() == []
+    assert world.pids() == pids
+    world.end("lasting")
+    world.until(lambda: not world.machines.attempts())
+    assert world.freed
