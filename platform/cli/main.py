@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from raymaker.platform.cli import captured, display, either, endpoints, evaluations, jobs, transforms, updates
+from raymaker.platform.cli import captured, display, either, endpoints, evaluations, jobs, pools, transforms, updates
 from raymaker.platform.cli.session import AsJson, Commands, Session
 from raymaker.platform.client.connection import MODEL_FOLDER
 from raymaker.platform.client.settings import read_settings
@@ -112,6 +112,7 @@ for command in (
     either.events,
     updates.update,
     jobs.stop,
+    pools.pools,
     endpoints.deploy,
     endpoints.endpoints,
     endpoints.invoke,

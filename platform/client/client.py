@@ -196,6 +196,10 @@ class Client:
         """Return a handle to an endpoint. Asks the platform nothing."""
         return Endpoint(name, self.connection, self.clock)
 
+    def machines(self) -> Answer:
+        """Return the machines that run jobs of one instance and those that wait, as ListMachines tells of them."""
+        return self.connection.call("list_machines")
+
     def endpoints(self, *, status: str | None = None, name_contains: str | None = None) -> Iterator[Answer]:
         """Yield the summaries of endpoints, newest first."""
         asked = given(StatusEquals=status, NameContains=name_contains)

@@ -30,6 +30,7 @@ from raymaker.platform.database.invocations import DatabaseQueue
 from raymaker.platform.evaluating.evaluations import EvaluationStatus
 from raymaker.platform.evaluating.watch import CheckpointWatch
 from raymaker.platform.logstore import LogStore
+from raymaker.platform.pools.seen import SeenPool
 from raymaker.platform.reconcile import Reconciler
 from raymaker.platform.settings import Settings
 from raymaker.serving.async_queue import InvocationQueue
@@ -69,6 +70,10 @@ class Control:
     def wake(self) -> None:
         """Have the reconciler look at once."""
         self._awake.set()
+
+    def pool(self) -> SeenPool:
+        """The machines that run jobs, and those that wait."""
+        return self._fleet.pool
 
     def report(self, report: JobReport) -> None:
         """Record a training job's step. Raises ReportRefused where the attempt is no longer the job's."""

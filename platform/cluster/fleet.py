@@ -19,6 +19,7 @@ from raymaker.platform.cluster.site import site_of
 from raymaker.platform.cluster.transforms import launch_transform, stop_transform, transform_machines
 from raymaker.platform.cluster.workers import remote_class
 from raymaker.platform.evaluating.evaluators import EvaluatorKey
+from raymaker.platform.pools.seen import SeenPool
 from raymaker.platform.pools.sizing import Limits
 from raymaker.platform.settings import Settings
 from raymaker.platform.transforming.reconcile_transforms import MachineKey
@@ -54,6 +55,11 @@ class RayFleet:
         """Name every attempt that has a supervisor."""
         gangs = frozenset(_attempt(name) for name in list_named_actors() if name.startswith(PREFIX))
         return gangs | self._machines.attempts()
+
+    @property
+    def pool(self) -> SeenPool:
+        """The machines as they were seen last. May be asked by any thread."""
+        return self._machines.pool
 
     def keep_warm(self, now: float) -> None:
         """Have machines wait for jobs."""

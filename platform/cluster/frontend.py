@@ -8,17 +8,21 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray.exceptions import RayError
 
 from raymaker.actors.spec import InstanceType, Resources
 from raymaker.platform.app import create_app
 from raymaker.platform.catalogue import load_catalogue
 from raymaker.platform.cluster.reporter import CONTROL_NAME, NAMESPACE
 from raymaker.platform.database.engine import Database
+from raymaker.platform.errors import ServiceUnavailable
 from raymaker.platform.operations.registry import Context
+from raymaker.platform.pools.seen import SeenPool
 from raymaker.platform.settings import Settings
 from raymaker.serving.proxy import keep_handle_calls_local
 
 FRONTEND_NAME = "raymaker-frontend"
+POOL_TIMEOUT_S = 5.0
 HEAD_RESOURCE = "node:__internal_head__"
 """Ray's name for a resource that only the head node has."""
 
@@ -44,6 +48,16 @@ class RayCluster:
             )
             for total in totals
         ]
+
+    def pool(self) -> SeenPool:
+        """The machines that run jobs, and those that wait, as the control actor saw them last."""
+        try:
+            control = ray.get_actor(CONTROL_NAME, namespace=NAMESPACE)
+            answer: Any = control.call.remote("pool")
+            pool: SeenPool = ray.get(answer, timeout=POOL_TIMEOUT_S)
+        except (ValueError, RayError) as error:
+            raise ServiceUnavailable("The control plane does not say which machines there are. Try again.") from error
+        return pool
 
     def wake(self) -> None:
         """Tell the control actor; where it is away, its next step comes by itself."""

@@ -33,6 +33,7 @@ from raymaker.platform.cluster.janitor import living_nodes
 from raymaker.platform.cluster.machine import Machine, Occupation
 from raymaker.platform.cluster.reporter import NAMESPACE
 from raymaker.platform.cluster.workers import remote_class
+from raymaker.platform.pools.seen import MachineStatus, SeenMachine, SeenPool
 from raymaker.platform.pools.sizing import WINDOW_S, Limits, superfluous, wanted_count
 
 logger = logging.getLogger(__name__)
@@ -89,6 +90,8 @@ class Machines:
         self._failed_at: dict[str, float] = {}
         self._suspects: frozenset[str] = frozenset()
         self._ended: set[Attempt] = set()
+        self.pool = SeenPool()
+        """The machines as `keep_warm` saw them last, for any thread."""
 
     def attempts(self) -> frozenset[Attempt]:
         """Name every attempt that a living machine runs, or is about to run."""
@@ -135,6 +138,8 @@ class Machines:
             may_warm = now - self._failed_at.get(node, 0.0) > PAUSE_S
             for _ in range(wanted - len(idle) - warming[node] if may_warm else 0):
                 self._make(PREFIX + secrets.token_hex(6), node)
+        seen = tuple(map(_seen, machines.values()))
+        self.pool = SeenPool(seen, self._limits.least, self._limits.most, wanted, len(self._starts))
 
     def held(self) -> Resources:
         """What machines keep that have nothing to run: it is given back as soon as others want it."""
@@ -324,6 +329,13 @@ def _give_back(machine: _Machine) -> None:
     if machine.room is not None:
         remove_placement_group(machine.room)
         machine.room = None
+
+
+def _seen(machine: _Machine) -> SeenMachine:
+    waiting = MachineStatus.WAITING if machine.is_ready else MachineStatus.WARMING
+    status = waiting if machine.attempt is None else MachineStatus.RUNNING
+    job_name, attempt = machine.attempt or (None, None)
+    return SeenMachine(machine.name, machine.node, status, machine.run_count, machine.idle_since, job_name, attempt)
 
 
 def _room_name(machine_name: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from raymaker.actors.spec import InstanceType, Resources
 from raymaker.platform.database.engine import Database
+from raymaker.platform.pools.seen import SeenPool
 from raymaker.platform.settings import Settings
 
 Request = dict[str, Any]
@@ -22,6 +23,9 @@ class Cluster(Protocol):
 
     def nodes(self) -> list[Resources]:
         """What each living node could give in all, whatever runs there now."""
+
+    def pool(self) -> SeenPool:
+        """The machines that run jobs, and those that wait. Raises ServiceUnavailable."""
 
     def wake(self) -> None:
         """Tell the reconciler that there is something to do. Never blocks, never raises."""

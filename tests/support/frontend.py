@@ -14,6 +14,7 @@ import uvicorn
 from raymaker.actors.spec import InstanceType, Resources
 from raymaker.platform.database.engine import Database
 from raymaker.platform.operations.registry import Context
+from raymaker.platform.pools.seen import MachineStatus, SeenMachine, SeenPool
 from raymaker.platform.settings import Settings
 
 
@@ -28,6 +29,11 @@ class QuietCluster:
 
     def nodes(self) -> list[Resources]:
         return [Resources(cpus=64, memory_bytes=256 * 1024**3)]
+
+    def pool(self) -> SeenPool:
+        waiting = SeenMachine("machine/a", "node-1", MachineStatus.WAITING, 3, 1_700_000_000.0)
+        running = SeenMachine("machine/b", "node-1", MachineStatus.RUNNING, 0, 0.0, "digits", 1)
+        return SeenPool((waiting, running), least=1, most=4, wanted=2, recent_starts=5)
 
     def wake(self) -> None:
         self.wake_count += 1

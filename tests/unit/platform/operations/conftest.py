@@ -16,6 +16,7 @@ from raymaker.platform import dispatch, wire
 from raymaker.platform.catalogue import load_catalogue
 from raymaker.platform.database import hosting, training
 from raymaker.platform.operations.registry import HANDLERS
+from raymaker.platform.pools.seen import MachineStatus, SeenMachine, SeenPool
 from raymaker.platform.settings import Settings
 from raymaker.platform.shapes import operation_model
 from support.frontend import make_context
@@ -42,6 +43,11 @@ class SmallCluster:
 
     def nodes(self) -> list[Resources]:
         return self._nodes
+
+    def pool(self) -> SeenPool:
+        waiting = SeenMachine("machine/a", "node-1", MachineStatus.WAITING, 3, 1_700_000_000.0)
+        running = SeenMachine("machine/b", "node-1", MachineStatus.RUNNING, 0, 0.0, "digits", 1)
+        return SeenPool((waiting, running), least=1, most=4, wanted=2, recent_starts=5)
 
     def wake(self) -> None:
         self.wake_count += 1

@@ -1,0 +1,32 @@
+"""The command that shows the machines that run jobs, and those that wait for some."""
+
+from __future__ import annotations
+
+import typer
+
+from raymaker.platform.cli import display
+from raymaker.platform.cli.session import AsJson, client_of
+
+
+def pools(ctx: typer.Context, *, as_json: AsJson = False) -> None:
+    """Show the machines that run jobs of one instance, those that wait for one, and why so many wait."""
+    found = client_of(ctx).machines()
+    if as_json:
+        display.show_json(found)
+        return
+    rows = (
+        (
+            it["MachineName"].removeprefix("machine/"),
+            (it.get("NodeId") or "")[:8],
+            it["MachineStatus"],
+            it.get("TrainingJobName"),
+            it["RunCount"],
+            it.get("IdleSince"),
+        )
+        for it in found["Machines"]
+    )
+    display.show_table(("MACHINE", "NODE", "STATUS", "JOB", "JOBS BEFORE", "IDLE SINCE"), rows, empty="no machines")
+    typer.echo(
+        f"{found['WantedWaitingCount']} should wait on each node (at least {found['MinWaitingCount']}, at most "
+        f"{found['MaxWaitingCount']}): {found['RecentStartCount']} jobs started in the last minute"
+    )

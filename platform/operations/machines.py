@@ -1,0 +1,33 @@
+"""ListMachines: the processes that run jobs on one machine, and those that wait for one."""
+
+from __future__ import annotations
+
+from raymaker.platform.operations.naming import as_time
+from raymaker.platform.operations.registry import Answer, Context, Request, operation
+from raymaker.platform.pools.seen import SeenMachine
+
+
+@operation("ListMachines")
+def list_machines(context: Context, _request: Request) -> Answer:
+    """Tell of all machines, those that run something first, and of how many should wait. Raises ServiceUnavailable."""
+    pool = context.cluster.pool()
+    ordered = sorted(pool.machines, key=lambda machine: (machine.status, machine.job_name or "", machine.name))
+    return {
+        "Machines": [_describe(machine) for machine in ordered],
+        "MinWaitingCount": pool.least,
+        "MaxWaitingCount": pool.most,
+        "WantedWaitingCount": pool.wanted,
+        "RecentStartCount": pool.recent_starts,
+    }
+
+
+def _describe(machine: SeenMachine) -> Answer:
+    return {
+        "MachineName": machine.name,
+        "NodeId": machine.node_id,
+        "MachineStatus": machine.status.value,
+        "TrainingJobName": machine.job_name,
+        "Attempt": machine.attempt,
+        "RunCount": machine.run_count,
+        "IdleSince": as_time(machine.since) if machine.since and machine.job_name is None else None,
+    }

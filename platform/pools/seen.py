@@ -1,0 +1,43 @@
+"""What is told of machines: which there are, what each does, and how many should wait."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class MachineStatus(enum.StrEnum):
+    """What a machine does."""
+
+    WARMING = "Warming"
+    """Its process starts."""
+    WAITING = "Waiting"
+    """It is ready, and runs nothing."""
+    RUNNING = "Running"
+    """It runs an attempt at a job, or is about to."""
+
+
+@dataclass(frozen=True)
+class SeenMachine:
+    """One machine. `since` is when it was ready or last ended an attempt (epoch s), 0 while it warms up."""
+
+    name: str
+    node_id: str | None
+    status: MachineStatus
+    run_count: int
+    since: float
+    job_name: str | None = None
+    attempt: int | None = None
+
+
+@dataclass(frozen=True)
+class SeenPool:
+    """All machines, and why as many wait as do: of each node at least `least`, with demand up to `most`."""
+
+    machines: tuple[SeenMachine, ...] = ()
+    least: int = 0
+    most: int = 0
+    wanted: int = 0
+    """How many should wait on each node now."""
+    recent_starts: int = 0
+    """How many attempts were started in the last minute."""
