@@ -18,6 +18,8 @@ LARGEST_SPAN_BYTES = 8 * 1024 * 1024
 SMALLEST_SPAN_BYTES = 64 * 1024
 BUFFERS_COUNT = 8
 """How many spans share the memory, unless that would make them larger than the largest."""
+OVERHEAD_PART = 32
+"""What part of the memory is left to the threads and connections that fill the buffers."""
 MOST_THREADS_COUNT = 16
 STEPS_PER_BUFFER = 8
 
@@ -45,9 +47,10 @@ class Buffers:
     """The memory of a stream: a few buffers of one size, each made when it is first needed."""
 
     def __init__(self, total_bytes: int) -> None:
-        wanted = total_bytes // BUFFERS_COUNT
-        self.span_bytes = max(SMALLEST_SPAN_BYTES, min(wanted, LARGEST_SPAN_BYTES))
-        self.count = max(2, total_bytes // self.span_bytes)
+        left_bytes = total_bytes - total_bytes // OVERHEAD_PART
+        wanted_bytes = left_bytes // BUFFERS_COUNT // mmap.PAGESIZE * mmap.PAGESIZE
+        self.span_bytes = max(SMALLEST_SPAN_BYTES, min(wanted_bytes, LARGEST_SPAN_BYTES))
+        self.count = max(2, left_bytes // self.span_bytes)
         self._unmade_count = self.count
         self._free: list[mmap.mmap] = []
         self._changed = threading.Condition()

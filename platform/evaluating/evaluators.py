@@ -95,7 +95,7 @@ class Evaluators:
         self._may_be_others = False
         self._idle = {key: self._idle.get(key) or self._rest(key, before.get(key)) for key in resting}
         for key, idle in self._idle.items():
-            if key[0] not in expected or now - idle.since >= self._keep_s:
+            if idle.is_ending or key[0] not in expected or now - idle.since >= self._keep_s:
                 self._end(key)
 
     def why_not(self, spec: EvaluationSpec, room: Room) -> str | None:

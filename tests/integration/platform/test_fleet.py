@@ -13,14 +13,16 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from raymaker.actors.spec import InstanceType, Resources, TrainingSpec
+from raymaker.actors.reports import ReportRefused
+from raymaker.actors.spec import InstanceType, Resources, ScoringSpec, TrainingSpec
 from raymaker.platform.cluster.control_actor import ControlActor
 from raymaker.platform.cluster.fleet import RayFleet, actor_name
 from raymaker.platform.cluster.frontend import RayCluster
 from raymaker.platform.cluster.janitor import living_nodes
-from raymaker.platform.cluster.reporter import NAMESPACE
+from raymaker.platform.cluster.reporter import CONTROL_NAME, NAMESPACE
 from raymaker.platform.database.engine import Database
 from raymaker.platform.settings import Settings
+from raymaker.serving.evaluation.spec import EvaluationData, EvaluationSpec, ProblemType
 from support.ray_nodes import ray_nodes
 
 TIMEOUT_S = 60.0
@@ -85,6 +87,40 @@ def test_a_supervisor_that_died_by_accident_still_keeps_its_gangs_room(cluster: 
     assert fleet.free().cpus == before.cpus - 3
     ray.kill(supervisor)
     assert wait_until(lambda: fleet.free().cpus == before.cpus)
+
+
+class Refusing:
+    """A control plane that wants no evaluation."""
+
+    def call(self, method: str, job_name: str, number: int) -> int:
+        assert method == "begin_evaluation"
+        raise ReportRefused(f"evaluation {number} of {job_name} has ended")
+
+
+def test_an_evaluator_stays_after_its_evaluation_and_gives_its_room_back_when_it_is_ended(
+    cluster: Cluster, settings: Settings
+) -> None:
+    fleet = RayFleet(settings)
+    before = wait_until(lambda: fleet.free() if fleet.free().cpus == 3 else None)
+    control: Any = ray.remote(Refusing).options(name=CONTROL_NAME, namespace=NAMESPACE, num_cpus=0).remote()
+    one = EvaluationSpec(
+        "job",
+        "arn:job",
+        1,
+        InstanceType("odd/type", Resources(1)),
+        ScoringSpec(),
+        EvaluationData("file:///nowhere"),
+        ProblemType.REGRESSION,
+        "file:///nowhere",
+    )
+    for number in (1, 1, 2):
+        fleet.evaluate(dataclasses.replace(one, number=number))
+    assert fleet.evaluators() == {("job", "odd/type")}
+    assert wait_until(lambda: ray.available_resources().get("CPU") == before.cpus - 1), "there is one, and it is placed"
+    fleet.rest_evaluator(("job", "odd/type"))
+    fleet.end_evaluator(("job", "odd/type"))
+    assert wait_until(lambda: not fleet.evaluators() and fleet.free().cpus == before.cpus)
+    ray.kill(control)
 
 
 def test_a_node_that_joins_later_gets_its_janitor(cluster: Cluster, settings: Settings) -> None:

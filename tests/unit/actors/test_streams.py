@@ -297,7 +297,7 @@ def test_memory_that_nothing_was_read_into_takes_no_room():
     before = process.memory_info().rss
     buffers = Buffers(size_bytes)
     taken = [buffers.take(over) for _ in range(buffers.count)]
-    assert sum(map(len, taken)) == size_bytes
+    assert size_bytes * 0.9 < sum(map(len, taken)) < size_bytes
     assert process.memory_info().rss - before < size_bytes / 4
 
 

@@ -366,6 +366,8 @@ def test_an_evaluator_without_work_makes_way_for_a_job_that_waits(world: World) 
     assert world.looks()[-1] == ("epoch-2", PENDING)
     assert world.fleet.ended == [EVALUATOR]
     assert world.reconciler.are_making_way, "the next look comes soon"
+    world.step()
+    assert world.fleet.ended == [EVALUATOR] * 2, "it may not have heard"
     world.fleet.alive.clear()
     world.step()
     assert world.looks()[-1] == ("epoch-2", PENDING)
