@@ -138,10 +138,16 @@ class EvaluationReconciler:
         self._had_evaluators = bool(alive)
         wanted = {(record.job_name, record.number) for record, _ in running}
         for record, job in running:
-            if (record.job_name, record.number) not in alive:
+            if (record.job_name, record.number) not in alive and self._still_runs(record):
                 self._launch(record, job)
         for key in alive - wanted:
             self._fleet.stop_evaluation(key)
+
+    def _still_runs(self, record: EvaluationRecord) -> bool:
+        """Whether it has not ended since its record was read: then its machine has gone, as it should."""
+        with self._database.reading() as connection:
+            found = evaluations.find_evaluation(connection, record.job_name, record.number)
+        return found is not None and found.status is EvaluationStatus.IN_PROGRESS
 
     def _queue(self, record: EvaluationRecord, job: TrainingJobRecord, instance_type: InstanceType) -> Queued:
         """Put an evaluation in line."""
