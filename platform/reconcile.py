@@ -151,7 +151,10 @@ class Reconciler:
             self._fleet.stop(attempt)
         if attempt in alive and job.open_update is not None:
             self._fleet.update(attempt, job.open_update.revision)
-        if attempt not in alive or (attempt not in self._launched and self._spec(job).instance_count > 1):
+        if attempt not in alive:
+            if training.is_current(self._database, *attempt):  # else it ended after its record was read, and went
+                self._launch(job)
+        elif attempt not in self._launched and self._spec(job).instance_count > 1:
             self._launch(job)
 
     def _queue(self, job: TrainingJobRecord) -> Queued:

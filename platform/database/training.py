@@ -50,6 +50,13 @@ def find_training_job(connection: Connection, name: str, *, lock: bool = False) 
     return _from_row(row) if row is not None else None
 
 
+def is_current(database: Database, name: str, attempt: int) -> bool:
+    """Whether a job has not ended, and this attempt is the one whose reports count."""
+    with database.reading() as connection:
+        record = find_training_job(connection, name)
+    return record is not None and not record.status.ended and record.attempt == attempt
+
+
 def find_training_jobs(connection: Connection, names: Collection[str]) -> dict[str, TrainingJobRecord]:
     """Read several jobs, by name; those that are not there are left out."""
     rows = connection.execute(select(training_jobs).where(training_jobs.c.name.in_(names))).mappings()

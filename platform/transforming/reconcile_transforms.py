@@ -59,6 +59,13 @@ class TransformReconciler:
 
     def _follow(self, job: TransformJobRecord, alive: frozenset[MachineKey]) -> None:
         """See that every machine that has not ended is there, and that all hear of a stop."""
+        at_work = [index for index, machine in enumerate(job.machines) if machine.outcome is None]
+        if any((job.name, job.attempt, index) not in alive for index in at_work):  # it may have ended since, and gone
+            with self._database.reading() as connection:
+                found = transforms.find_transform_job(connection, job.name)
+            if found is None or found.status.ended or found.attempt != job.attempt:
+                return
+            job = found
         for spec, machine in zip(transform_specs(job, self._catalogue), job.machines, strict=True):
             self._follow_machine(job, spec, machine, alive)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -233,3 +235,26 @@ def test_a_job_that_cannot_be_put_in_line_is_complained_of_once(world: World, ca
     world.settle()
     assert [record.getMessage() for record in caplog.records] == ["could not move odd"]
     assert world.fleet.launched == ["fine"]
+
+
+def test_jobs_that_are_over_leave_nothing_in_memory(world: World) -> None:
+    def run(prefix: str) -> int:
+        world.add(*names(16, prefix))
+        for _ in range(5):
+            world.step(LEAVING_S)
+            for name, _attempt in list(world.fleet.alive):
+                world.end(name)
+                world.fleet.go(name)
+        assert len(world.fleet.launched) == 16
+        world.fleet.launched.clear()
+        world.statements.clear()
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    run("warm")
+    tracemalloc.start()
+    try:
+        before = run("before")
+        assert run("after") - before < 16 * 1500  # bytes; a record alone has some thousand
+    finally:
+        tracemalloc.stop()

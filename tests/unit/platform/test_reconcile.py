@@ -246,6 +246,24 @@ def test_a_supervisor_that_is_gone_is_launched_again_with_the_same_attempt(world
     assert [spec.attempt for spec in world.fleet.launched] == [1, 1]
 
 
+def test_a_job_that_ends_while_the_step_looks_is_not_launched_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record is read before its end, and the supervisors after it has gone."""
+    world.add_job("a")
+    reconciler = world.reconciler()
+    reconciler.step(NOW)
+
+    def look() -> frozenset[tuple[str, int]]:
+        last = JobReport("a", 1, "Completed", "done", NOW, outcome=Outcome.COMPLETED)
+        training.apply_report(world.database, last, NOW)
+        return frozenset()
+
+    monkeypatch.setattr(world.fleet, "supervisors", look)
+    reconciler.step(NOW)
+    assert [spec.job_name for spec in world.fleet.launched] == ["a"]
+
+
 def test_a_lost_attempt_is_followed_by_the_next(world: World) -> None:
     world.add_job("a")
     reconciler = world.reconciler()

@@ -236,6 +236,22 @@ def test_one_that_waits_for_room_takes_the_newest(world: World) -> None:
     assert world.looks() == [("epoch-2", RUNNING)]
 
 
+def test_one_that_ends_while_the_step_looks_is_not_launched_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.add_job()
+    world.watch.store("epoch-1", NOW + 1)
+    world.step()
+
+    def look() -> frozenset[tuple[str, int]]:
+        world.end(1)
+        return frozenset()
+
+    monkeypatch.setattr(world.fleet, "evaluators", look)
+    world.step()
+    assert [spec.number for spec in world.fleet.launched] == [1]
+
+
 def test_an_interval_is_kept(world: World) -> None:
     world.add_job(IntervalInSeconds=60)
     for number in range(1, 8):
