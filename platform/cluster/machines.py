@@ -12,7 +12,7 @@ import logging
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -159,15 +159,9 @@ class Machines:
     def sweep(self) -> list[str]:
         """Give back rooms that belong to no living machine, at the second look; returns their names."""
         mine = {_room_name(name) for name in self._look()}
-        found = {
-            group["name"]
-            for group in placement_group_table().values()
-            if group["state"] != "REMOVED" and group["name"].startswith(ROOM_PREFIX)
-        }
+        found = set(_rooms())
         abandoned, self._suspects = sorted((found - mine) & self._suspects), frozenset(found - mine)
-        for name in abandoned:
-            with contextlib.suppress(ValueError):
-                remove_placement_group(get_placement_group(name))
+        _remove_rooms(abandoned)
         return abandoned
 
     def _look(self) -> dict[str, _Machine]:
@@ -311,6 +305,23 @@ class Machines:
     def _await_end(self, machine: _Machine, end: ray.ObjectRef[Any]) -> None:
         machine.end = end
         end.future().add_done_callback(lambda _: self._on_free())
+
+
+def remove_all_rooms() -> None:
+    """Give back what is reserved for machines, once nobody makes any more."""
+    _remove_rooms(_rooms())
+
+
+def _rooms() -> list[str]:
+    """Name all rooms on the cluster."""
+    found = placement_group_table().values()
+    return [group["name"] for group in found if group["state"] != "REMOVED" and group["name"].startswith(ROOM_PREFIX)]
+
+
+def _remove_rooms(names: Iterable[str]) -> None:
+    for name in names:
+        with contextlib.suppress(ValueError):
+            remove_placement_group(get_placement_group(name))
 
 
 def _reserve(name: str, needed: Resources, node: str | None = None) -> PlacementGroup:

@@ -95,7 +95,7 @@ def test_fast_files_are_read_in_containers_as_if_they_were_there_and_a_dead_supe
         channel("part", f"s3://{bucket}/data", "ShardedByS3Key"),
     )
     eventually(lambda: "read" in "\n".join(said(platform, name)), "it has read")
-    kill_process(platform.home, "ray::SupervisorActor")
+    kill_process(platform.home, "ray::Machine")
     ended = jobs.finish(name)
     assert ended["TrainingJobStatus"] == "Completed", ended
     lines = " ".join(said(platform, name))
