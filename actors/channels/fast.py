@@ -54,7 +54,9 @@ class FastFiles:
         self._places: dict[Path, str] = {}
         self._server: subprocess.Popen[str] | None = None
         self._problem: str | None = None
-        self._is_ready = threading.Event()
+        self._is_shown = False
+        self._is_settled = threading.Event()
+        """Whether it is known if they are shown."""
 
     @property
     def problem(self) -> str | None:
@@ -133,8 +135,8 @@ class FastFiles:
             )
         assert server.stdin is not None
         assert server.stdout is not None
-        self._server, self._problem = server, None
-        self._is_ready.clear()
+        self._server, self._problem, self._is_shown = server, None, False
+        self._is_settled.clear()
         told = {
             "store": dataclasses.asdict(self._config),
             "buffer_bytes": self._buffer_bytes,
@@ -146,8 +148,8 @@ class FastFiles:
         with contextlib.suppress(BrokenPipeError):
             server.stdin.write(json.dumps(told) + "\n")
             server.stdin.flush()
-        self._is_ready.wait(START_S)
-        if server.poll() is not None or not self._is_ready.is_set():
+        self._is_settled.wait(START_S)
+        if not self._is_shown:
             reason = self._last_words()
             self.close()
             raise CannotShow(reason)
@@ -158,10 +160,11 @@ class FastFiles:
             for line in output:
                 told = json.loads(line)
                 if "ready" in told:
-                    self._is_ready.set()
+                    self._is_shown = True
+                    self._is_settled.set()
                 elif self._problem is None:
                     self._problem = told["problem"]
-        self._is_ready.set()
+        self._is_settled.set()
 
     def _last_words(self) -> str:
         text = (self._folder / "log").read_text(errors="replace").strip()
