@@ -135,10 +135,6 @@ class ObjectStore:
         """Open an object as a stream that can seek, and goes on where it was when a transfer is cut."""
         return io.BufferedReader(_ResumingReader(self, uri), CHUNK_BYTES)
 
-    def open_pinned(self, item: PinnedObject) -> io.BufferedReader:
-        """Open an object as a stream that can seek, all of one version. Its reads raise ObjectChanged too."""
-        return io.BufferedReader(PinnedFile(self, item), CHUNK_BYTES)
-
     def read_bytes(self, uri: str, limit_bytes: int) -> bytes:
         """Read a small object. Raises StorageError where it is larger than `limit_bytes`."""
         with self.open_read(uri) as source:
@@ -316,42 +312,6 @@ def _some(part: Part, view: memoryview) -> int:
     if not count:
         raise ObjectChanged("it grew shorter")
     return count
-
-
-class PinnedFile(io.RawIOBase):
-    """An object as a file that can seek, all of one version."""
-
-    def __init__(self, store: ObjectStore, item: PinnedObject) -> None:
-        self._store = store
-        self._item = item
-        self._position = 0
-
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Yes."""
-        return True
-
-    def tell(self) -> int:
-        """Where the next read begins."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Choose where the next read begins."""
-        starts = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._item.size_bytes}
-        self._position = offset + starts[whence]
-        return self._position
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        """Read as much as there is room for. Raises StorageError."""
-        view = memoryview(buffer).cast("B")
-        count = max(0, min(len(view), self._item.size_bytes - self._position))
-        if count:
-            self._store.fill(self._item, self._position, view[:count], lambda _: None)
-        self._position += count
-        return count
 
 
 class _ResumingReader(io.RawIOBase):

@@ -71,17 +71,17 @@ class ObjectCache:
 
     def knows(self, name: str) -> bool:
         """Tell whether there is an entry of an object, in whichever version."""
-        return self._find(_key(name)) is not None
+        key = _key(name)
+        return _find(key, self._folder / key[:2]) is not None
 
     @contextlib.contextmanager
     def slot(self, name: str, on_waiting: Waiting) -> Iterator[Slot]:
         """Hold the place of one object, alone: another who wants it waits, and finds what was brought."""
         key = _key(name)
-        folder = self._folder / key[:2]
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        part = folder / f".{key}.part"
+        part = self._folder / key[:2] / f".{key}.part"
         with self._locked(key, lambda: on_waiting(_blocks_bytes(part))) as lock:
-            yield Slot(self, key, part, lock)
+            part.parent.mkdir(mode=0o700, exist_ok=True)
+            yield Slot(key, part, lock, self._boot)
 
     def make_room(self, wanted_bytes: int, spared: Collection[str] = ()) -> int:
         """Remove what was used longest ago until so much more has room; returns how much of it has.
@@ -121,20 +121,6 @@ class ObjectCache:
             return True
         return False
 
-    def _find(self, key: str) -> Entry | None:
-        """Find an object's entry, if it is one that can be trusted."""
-        for file in _scan(self._folder / key[:2]):
-            found = ENTRY.fullmatch(file.name) if file.name.startswith(key) else None
-            if found is not None:
-                with contextlib.suppress(FileNotFoundError):
-                    checksum = Checksum(found["algorithm"], found["value"])
-                    return Entry(Path(file.path), found["version"], checksum, file.stat().st_size)
-        return None
-
-    def _stamp(self, name: str) -> int:
-        """The nanoseconds in the time of an entry that is as it was when it was made or last added up, in this boot."""
-        return int.from_bytes(hashlib.sha256(f"{self._boot} {name}".encode()).digest()[:8], "big") % NANOSECONDS
-
     @contextlib.contextmanager
     def _locked(self, key: str, on_waiting: Callable[[], None] | None) -> Iterator[int]:
         """Hold the lock of one object, a byte of one file. Raises BlockingIOError where it may not wait for it."""
@@ -159,20 +145,20 @@ class ObjectCache:
 class Slot:
     """The place of one object, held."""
 
-    def __init__(self, cache: ObjectCache, key: str, part: Path, lock: int) -> None:
-        self._cache = cache
+    def __init__(self, key: str, part: Path, lock: int, boot: str) -> None:
         self._key = key
         self._lock = lock
+        self._boot = boot
         self.part = part
         """Where to write the object before it is an entry."""
 
     def is_known(self) -> bool:
         """Tell whether the object is here, in whichever version."""
-        return self._cache._find(self._key) is not None  # noqa: SLF001 - the other half of this module
+        return _find(self._key, self.part.parent) is not None
 
     def find(self, version: str, size_bytes: int) -> Entry | None:
         """Find the object in this very version; an entry that is not to be trusted, or of another version, goes."""
-        entry = self._cache._find(self._key)  # noqa: SLF001 - as above
+        entry = _find(self._key, self.part.parent)
         if entry is None:
             return None
         if (entry.version, entry.size_bytes) == (_shorten(version), size_bytes) and self._is_sound(entry):
@@ -183,7 +169,7 @@ class Slot:
 
     def publish(self, item: PinnedObject, modified_at: float, checksum: Checksum) -> Entry:
         """Make what was written to `part` the object's entry."""
-        if (older := self._cache._find(self._key)) is not None:  # noqa: SLF001 - as above
+        if (older := _find(self._key, self.part.parent)) is not None:
             older.path.unlink()
         version = _shorten(str(item.version))
         target = self.part.with_name(f"{self._key}-{version}-{checksum.algorithm}-{checksum.value}")
@@ -198,7 +184,7 @@ class Slot:
 
     def _is_sound(self, entry: Entry) -> bool:
         path, status = entry.path, entry.path.stat()
-        if status.st_mtime_ns % NANOSECONDS == self._cache._stamp(path.name):  # noqa: SLF001 - as above
+        if status.st_mtime_ns % NANOSECONDS == _stamp_of(path.name, self._boot):
             return True
         with path.open("rb") as file:
             is_whole = file_checksum(file.fileno(), entry.checksum.algorithm) == entry.checksum
@@ -207,8 +193,7 @@ class Slot:
         return is_whole
 
     def _stamp(self, path: Path, name: str, modified_at: float) -> None:
-        stamp = self._cache._stamp(name)  # noqa: SLF001 - as above
-        os.utime(path, ns=(time.time_ns(), int(modified_at) * NANOSECONDS + stamp))
+        os.utime(path, ns=(time.time_ns(), int(modified_at) * NANOSECONDS + _stamp_of(name, self._boot)))
 
 
 @dataclass(frozen=True)
@@ -219,6 +204,22 @@ class _File:
     used_at: float
     is_shared: bool
     """Whether a job sees it too, so that removing it here would free nothing."""
+
+
+def _find(key: str, folder: Path) -> Entry | None:
+    """Find an object's entry."""
+    for file in _scan(folder):
+        found = ENTRY.fullmatch(file.name) if file.name.startswith(key) else None
+        if found is not None:
+            with contextlib.suppress(FileNotFoundError):
+                checksum = Checksum(found["algorithm"], found["value"])
+                return Entry(Path(file.path), found["version"], checksum, file.stat().st_size)
+    return None
+
+
+def _stamp_of(name: str, boot: str) -> int:
+    """The nanoseconds in the time of an entry that is as it was when it was made or last added up, in this boot."""
+    return int.from_bytes(hashlib.sha256(f"{boot} {name}".encode()).digest()[:8], "big") % NANOSECONDS
 
 
 def _scan(folder: Path) -> list[os.DirEntry[str]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import logging
+import os
 import subprocess
 import sys
 import threading
@@ -26,8 +26,6 @@ from raymaker.actors.mounting import bind, empty_tree, may_mount, read_ahead, un
 from raymaker.actors.spec import ChannelSpec
 from raymaker.actors.storage import ObjectStore, StoreConfig
 
-logger = logging.getLogger(__name__)
-
 SERVER = "raymaker.actors.channels.fast_server"
 FUSE = Path("/dev/fuse")
 START_S = 60.0
@@ -35,6 +33,12 @@ END_S = 5.0
 READ_AHEAD_BYTES = 8 * 1024 * 1024
 """How far the kernel reads ahead of whoever reads a file in order."""
 LOG_TAIL_COUNT = 500
+KEPT_MEMORY = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(64 * 1024 * 1024),
+    "MALLOC_TRIM_THRESHOLD_": str(256 * 1024 * 1024),
+}
+"""Has the server's C library use the memory of earlier blocks again, instead of getting new pages for each."""
 
 
 class CannotShow(Exception):
@@ -54,7 +58,9 @@ class FastFiles:
         self._places: dict[Path, str] = {}
         self._server: subprocess.Popen[str] | None = None
         self._problem: str | None = None
-        self._is_ready = threading.Event()
+        self._is_shown = False
+        self._is_settled = threading.Event()
+        """Whether it is known if they are shown."""
 
     @property
     def problem(self) -> str | None:
@@ -130,11 +136,12 @@ class FastFiles:
                 stderr=log,
                 text=True,
                 start_new_session=True,
+                env={**os.environ, **KEPT_MEMORY},
             )
         assert server.stdin is not None
         assert server.stdout is not None
-        self._server, self._problem = server, None
-        self._is_ready.clear()
+        self._server, self._problem, self._is_shown = server, None, False
+        self._is_settled.clear()
         told = {
             "store": dataclasses.asdict(self._config),
             "buffer_bytes": self._buffer_bytes,
@@ -146,8 +153,8 @@ class FastFiles:
         with contextlib.suppress(BrokenPipeError):
             server.stdin.write(json.dumps(told) + "\n")
             server.stdin.flush()
-        self._is_ready.wait(START_S)
-        if server.poll() is not None or not self._is_ready.is_set():
+        self._is_settled.wait(START_S)
+        if not self._is_shown:
             reason = self._last_words()
             self.close()
             raise CannotShow(reason)
@@ -158,10 +165,11 @@ class FastFiles:
             for line in output:
                 told = json.loads(line)
                 if "ready" in told:
-                    self._is_ready.set()
+                    self._is_shown = True
+                    self._is_settled.set()
                 elif self._problem is None:
                     self._problem = told["problem"]
-        self._is_ready.set()
+        self._is_settled.set()
 
     def _last_words(self) -> str:
         text = (self._folder / "log").read_text(errors="replace").strip()

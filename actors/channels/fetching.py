@@ -17,6 +17,7 @@ from raymaker.actors.channels.cache import Entry, ObjectCache, Slot
 from raymaker.actors.channels.progress import Listener, PartProgress, Progress
 from raymaker.actors.channels.transfers import Transfers, copy_file, copy_object
 from raymaker.actors.errors import ObjectChanged, StorageError
+from raymaker.actors.pinned_file import open_pinned
 from raymaker.actors.storage import ObjectInfo, ObjectStore, PinnedObject
 from raymaker.actors.store_errors import changed, explain
 
@@ -74,7 +75,7 @@ class Fetcher:
                 with entry.path.open("rb") as file:
                     yield file
                 return
-        with self._store.open_pinned(self.pin(item)) as source:
+        with open_pinned(self._store, self.pin(item)) as source:
             yield cast("BinaryIO", source)
 
     def pin(self, item: ObjectInfo) -> PinnedObject:

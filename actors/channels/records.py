@@ -19,6 +19,7 @@ from raymaker.actors.backends import whole_file
 from raymaker.actors.channels.lines import LineRecords
 from raymaker.actors.channels.rows import ParquetRecords
 from raymaker.actors.errors import StorageError, UnsupportedError
+from raymaker.actors.pinned_file import open_pinned
 from raymaker.actors.spec import ChannelSpec
 from raymaker.actors.storage import ObjectInfo, ObjectStore, PinnedObject
 
@@ -61,7 +62,7 @@ def open_records(
     no field of the first record is a number. With Gzip compression, or a name that ends in .gz, text is unpacked.
     """
     pin = PinnedObject(item.uri, item.size_bytes)
-    opened = opened or partial(store.open_pinned, pin)
+    opened = opened or partial(open_pinned, store, pin)
     is_packed = _is_packed(item, channel)
     kind = kind_of(item.relative_name, channel.content_type)
     if kind == "parquet" and not is_packed:

@@ -15,6 +15,7 @@ from pyarrow import parquet
 from pyarrow.lib import ArrowException
 
 from raymaker.actors.errors import StorageError
+from raymaker.actors.pinned_file import open_pinned
 from raymaker.actors.storage import ObjectStore, PinnedObject
 
 BATCH_BYTES = 64 * 1024 * 1024
@@ -68,7 +69,7 @@ class ParquetRecords:
         try:
             # Its reads come straight from the store: a buffer in between would fetch what the next seek throws away.
             with (
-                self._store.open_pinned(self._item) as source,
+                open_pinned(self._store, self._item) as source,
                 parquet.ParquetFile(pa.PythonFile(source.raw, "r"), metadata=self._metadata, pre_buffer=True) as file,
             ):
                 yield file

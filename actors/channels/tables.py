@@ -26,8 +26,9 @@ from raymaker.actors.channels.ring import Ring
 from raymaker.actors.channels.sharding import Shard
 from raymaker.actors.channels.unpacking import Unpacker
 from raymaker.actors.errors import StorageError, UnsupportedError
+from raymaker.actors.pinned_file import PinnedFile
 from raymaker.actors.spec import ArrowSpec, ChannelSpec
-from raymaker.actors.storage import ObjectStore, PinnedFile, PinnedObject
+from raymaker.actors.storage import ObjectStore, PinnedObject
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

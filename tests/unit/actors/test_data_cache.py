@@ -305,8 +305,9 @@ def test_an_object_that_changes_between_two_ranges_is_never_mixed(
 ) -> None:
     def change(start: int) -> None:
         if start:
-            Path(item.uri).with_name("new").write_bytes(CONTENT[::-1][:size])
-            Path(item.uri).with_name("new").replace(item.uri)
+            new = Path(item.uri).with_name(f"new-{start}")  # several ranges come at once
+            new.write_bytes(CONTENT[::-1][:size])
+            new.replace(item.uri)
 
     store.before = change
     with pytest.raises(ObjectChanged, match="object changed"):

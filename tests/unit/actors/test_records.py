@@ -20,7 +20,7 @@ from raymaker.actors.channels.records import copy_records, open_records
 from raymaker.actors.channels.sharding import divide_records
 from raymaker.actors.errors import StorageError, UnsupportedError
 from raymaker.actors.spec import ChannelSpec
-from raymaker.actors.storage import ObjectStore, PinnedObject, StoreConfig
+from raymaker.actors.storage import ObjectStore, StoreConfig
 
 CHANNEL = ChannelSpec("train", "/nowhere", distribution="ShardedByS3Key", shard_by="Record")
 
@@ -240,17 +240,9 @@ def test_only_the_row_groups_that_are_needed_are_read(tmp_path: Path) -> None:
     class Counting(ObjectStore):
         read_bytes_count = 0
 
-        def open_pinned(self, item: PinnedObject) -> io.BufferedReader:
-            source = super().open_pinned(item)
-            whole = source.raw.readinto
-
-            def readinto(buffer) -> int:
-                count = whole(buffer)
-                self.read_bytes_count += count
-                return count
-
-            source.raw.readinto = readinto  # type: ignore[method-assign]
-            return source
+        def fill(self, item, start, view, on_bytes, is_over=lambda: False) -> None:
+            self.read_bytes_count += len(view)
+            super().fill(item, start, view, on_bytes, is_over)
 
     noise = random.Random(0)
     table = pa.table({"x": [noise.randbytes(100) for _ in range(20_000)]})

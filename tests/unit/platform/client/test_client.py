@@ -89,7 +89,7 @@ def test_training_on_many_containers_asks_for_what_was_given(client: Client, tmp
         containers_per_instance=2,
         placement="spread",
         shard={"train": "object", "rows": "Record"},
-        stream={"rows": "arrow", "test": "Pipe"},
+        stream={"train": "fastfile", "rows": "arrow", "test": "Pipe"},
         checkpoints=tmp_path / "kept",
         checkpoint_path="/checkpoints",
     )
@@ -107,7 +107,7 @@ def test_training_on_many_containers_asks_for_what_was_given(client: Client, tmp
         (channel["DataSource"]["S3DataSource"]["S3DataDistributionType"], channel.get("ShardBy"))
         for channel in seen["InputDataConfig"]
     ] == [("ShardedByS3Key", "Object"), ("ShardedByS3Key", "Record"), ("FullyReplicated", None)]
-    assert [channel.get("InputMode") for channel in seen["InputDataConfig"]] == [None, "Arrow", "Pipe"]
+    assert [channel.get("InputMode") for channel in seen["InputDataConfig"]] == ["FastFile", "Arrow", "Pipe"]
     assert seen["CheckpointConfig"] == {"S3Uri": (tmp_path / "kept").as_uri(), "LocalPath": "/checkpoints"}
 
 
