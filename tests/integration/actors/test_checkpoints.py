@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from raymaker.actors import backends
+from raymaker.actors import s3_files
 from raymaker.actors.checkpoints.sync import CheckpointSync, Writer
 from raymaker.actors.errors import Fenced, StorageError
 from raymaker.actors.storage import ObjectStore, StoreConfig
@@ -206,7 +206,7 @@ def test_an_object_too_large_for_one_request_is_copied_in_the_store(
     location = Location(f"s3://{s3.bucket()}", s3)
     write(tmp_path, {"source": "x" * 1000})
     location.store().upload(tmp_path / "source", f"{location.uri}/a/ü %41+?")
-    monkeypatch.setattr(backends, "COPY_LIMIT_BYTES", 999)
+    monkeypatch.setattr(s3_files, "COPY_LIMIT_BYTES", 999)
     location.store().copy(f"{location.uri}/a/ü %41+?", f"{location.uri}/b/ü %41+?")
     assert location.store().read_bytes(f"{location.uri}/b/ü %41+?", 2000) == b"x" * 1000
 
