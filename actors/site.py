@@ -40,6 +40,8 @@ class Site:
     """The memory of each streamed channel of an instance, shared by the containers that read it."""
     data_cache_bytes: int = 0
     """How much training data a machine keeps for its next jobs; 0: none."""
+    standby_count: int = 0
+    """How many containers of the images used last wait inside their start on each machine that waits for jobs."""
     host_network: bool = False
     """Whether containers may share their machine's network where that is the only way to those on other machines."""
 

@@ -49,6 +49,14 @@ from raymaker.actors.runtime.docker_options import (
 )
 from raymaker.actors.runtime.hosts import names_beside_bridge
 from raymaker.actors.runtime.mount_points import make_mount_points
+from raymaker.actors.runtime.standby import (
+    LABEL_STANDBY,
+    Standbys,
+    begun_at,
+    effective_labels,
+    forget_labels,
+    has_standbys,
+)
 from raymaker.actors.runtime.termination import request_end
 from raymaker.actors.spec import ContainerSpec
 
@@ -69,8 +77,9 @@ class DockerRuntime:
 
     name = "docker"
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, standbys: Standbys | None = None) -> None:
         self._home = home
+        self._standbys = standbys
         self._api_version: str | None = None
         self._cpu_count: int | None = None
         self._interrupted: set[str] = set()
@@ -135,7 +144,7 @@ class DockerRuntime:
 
     def remove(self, handle: ContainerHandle) -> None:
         """Kill it if it runs, and leave nothing behind."""
-        self._patiently(lambda api: _remove(api, handle.id))
+        self._patiently(lambda api: _remove(api, handle.id, self._home))
         self._interrupted.discard(handle.id)
 
     def logs(self, handle: ContainerHandle, since_ns: int = 0, *, follow: bool = False) -> Iterator[LogLine]:
@@ -163,12 +172,21 @@ class DockerRuntime:
         wanted = [f"{name}={value}" for name, value in labels.items()]
         with self._engine() as api:
             found = api.containers(all=True, filters={"label": wanted})
-        return [(ContainerHandle(self.name, item["Names"][0][1:], item["Id"]), item["Labels"]) for item in found]
+            others = api.containers(all=True, filters={"label": [LABEL_STANDBY]}) if has_standbys(self._home) else []
+        told = {item["Id"]: (item, effective_labels(self._home, item["Labels"])) for item in (*found, *others)}
+        return [
+            (ContainerHandle(self.name, item["Names"][0][1:], item["Id"]), known)
+            for item, known in told.values()
+            if labels.items() <= known.items()
+        ]
 
     def _start(self, api: docker.APIClient, spec: ContainerSpec) -> ContainerHandle:
         """Make the container unless it is there, and start it unless it was."""
         deadline = time.monotonic() + GOING_S
-        while (container := find(api, spec.name) or self._create(api, spec)) is None:
+        there = find(api, spec.name)
+        if there is None and self._standbys is not None and (known := self._standbys.start(spec)) is not None:
+            return ContainerHandle(self.name, spec.name, known)
+        while (container := there or find(api, spec.name) or self._create(api, spec)) is None:
             if time.monotonic() >= deadline:
                 raise StartError(f"container {spec.name} could not be made: an old one of that name does not go away")
             time.sleep(RETRY_S)
@@ -201,23 +219,28 @@ class DockerRuntime:
         container = find(api, handle.id)
         if container is None or container["State"]["Status"] == "created":
             return ContainerState(Phase.MISSING)
-        state = container["State"]
+        state, labels = container["State"], container["Config"].get("Labels") or {}
+        started_at = begun_at(self._home, labels, _epoch_s(state["StartedAt"]))
         if state["Running"] or state["Status"] == "restarting":
             self._interrupted.discard(handle.id)
             return ContainerState(
                 Phase.RUNNING,
-                started_at=_epoch_s(state["StartedAt"]),
+                started_at=started_at,
                 address=_address(container),
                 pid=state["Pid"] or None,
             )
         return ContainerState(
             Phase.EXITED,
-            exit_status=self._exit_status(api, handle, state),
-            started_at=_epoch_s(state["StartedAt"]),
+            exit_status=self._exit_status(api, handle, state, labels),
+            started_at=started_at,
             finished_at=_epoch_s(state["FinishedAt"]),
         )
 
-    def _exit_status(self, api: docker.APIClient, handle: ContainerHandle, state: Mapping[str, Any]) -> ExitStatus:
+    def _exit_status(
+        self, api: docker.APIClient, handle: ContainerHandle, state: Mapping[str, Any], labels: Mapping[str, str]
+    ) -> ExitStatus:
+        if begun_at(self._home, labels, 0.0) is None:
+            return ExitStatus(int(state["ExitCode"]), reason="its maker died before it was told to begin", lost=True)
         code = int(state["ExitCode"])
         status = ExitStatus.of_code(code, oom_killed=bool(state.get("OOMKilled")))
         if code in NOT_RUNNABLE_CODES and (why := _exec_failure(api, handle.id)) is not None:
@@ -261,10 +284,10 @@ def _run(api: docker.APIClient, spec: ContainerSpec, container_id: str, home: Pa
     except NotFound as error:
         raise StartError(f"container {spec.name} was removed while it started") from error
     except APIError as error:
-        _remove(api, container_id)
+        _remove(api, container_id, home)
         raise start_error(spec, str(error.explanation)) from error
     except StartError:
-        _remove(api, container_id)
+        _remove(api, container_id, home)
         raise
 
 
@@ -282,11 +305,13 @@ def _start_in_network(api: docker.APIClient, spec: ContainerSpec, container_id: 
         network_of(api, spec, home)
 
 
-def _remove(api: docker.APIClient, container_id: str) -> None:
+def _remove(api: docker.APIClient, container_id: str, home: Path) -> None:
     """Remove a container, and its group's network with the last that is in it."""
     container = find(api, container_id)
     remove(api, container_id)
     labels = (container or {"Config": {}})["Config"].get("Labels") or {}
+    if LABEL_STANDBY in labels:
+        forget_labels(home, labels[LABEL_STANDBY])
     if LABEL_GROUP in labels:
         remove_unused(api, labels[LABEL_HOME], labels[LABEL_GROUP])
 

@@ -12,16 +12,20 @@ from raymaker.actors.runtime.docker_engine import engine_answers
 from raymaker.actors.runtime.docker_networks import UnusedNetworks
 from raymaker.actors.runtime.process import ProcessRuntime
 from raymaker.actors.runtime.shared_memory import SharedMemoryFiles
+from raymaker.actors.runtime.standby import Standbys
 
 
-def select_runtime(driver: str, home: Path) -> ContainerRuntime:
-    """Return the driver of that name; `auto` is docker where an engine answers, else process. Raises StartError."""
+def select_runtime(driver: str, home: Path, standbys: Standbys | None = None) -> ContainerRuntime:
+    """Return the driver of that name; `auto` is docker where an engine answers, else process. Raises StartError.
+
+    With `standbys` docker's takes a container that waits where one fits.
+    """
     if driver not in {"auto", "docker", "process"}:
         raise StartError(f"there is no driver {driver!r}: set RAYMAKER_DRIVER to auto, docker or process")
     if driver == "process":
         return ProcessRuntime(home)
     if engine_answers():
-        return DockerRuntime(home)
+        return DockerRuntime(home, standbys)
     if driver == "auto":
         return ProcessRuntime(home)
     raise StartError(

@@ -16,6 +16,7 @@ from ray.util import get_current_placement_group
 from raymaker.actors.runtime.base import ContainerRuntime
 from raymaker.actors.runtime.docker import DockerRuntime
 from raymaker.actors.runtime.select import select_runtime
+from raymaker.actors.runtime.standby import Standbys
 from raymaker.actors.site import Site, machine_id
 from raymaker.actors.spec import TrainingSpec
 from raymaker.actors.supervisor import Supervisor
@@ -57,6 +58,7 @@ class Machine:
         """Of attempts that are not over in every respect: the last, and perhaps some before that still clean up."""
         self._attempt: Attempt | None = None
         self._run_count = 0
+        self._standbys = Standbys(site.home, site.standby_count) if site.standby_count else None
         self._lock = threading.Lock()
 
     def occupation(self) -> Occupation:
@@ -79,6 +81,8 @@ class Machine:
             self._supervisor = Supervisor(spec, self._site, runtime, self._reporter, machine_id())
             self._running = [*(each for each in self._running if not each.wait(0)), self._supervisor]
         self.wait()
+        if self._standbys is not None:
+            threading.Thread(target=self._standbys.replenish, name="standbys", daemon=True).start()
 
     def wait(self) -> None:
         """Return once what runs here has ended and has been reported."""
@@ -96,6 +100,8 @@ class Machine:
         """End this process, once what attempts have left is removed."""
         for supervisor in self._running:
             supervisor.wait(RETIRE_S)
+        if self._standbys is not None:
+            self._standbys.close()
         ray.kill(self._self, no_restart=True)
 
     def stop(self, attempt: Attempt) -> None:
@@ -115,5 +121,5 @@ class Machine:
     def _select_runtime(self) -> ContainerRuntime:
         """The driver; a docker driver is kept, since it bears with an engine that restarts."""
         if not isinstance(self._runtime, DockerRuntime):
-            self._runtime = select_runtime(self._site.driver, self._site.home)
+            self._runtime = select_runtime(self._site.driver, self._site.home, self._standbys)
         return self._runtime
