@@ -1,0 +1,99 @@
+"""Jobs whose containers waited inside their start: as quick as they are, they are the jobs that a cold start makes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from raymaker.actors.runtime.standby import LABEL_STANDBY
+from support.faults import eventually, kill_process
+from support.jobs import Jobs
+from support.platform import Platform, running_platform
+
+
+@pytest.fixture(scope="module")
+def warm_platform(engine: object, base_image: str) -> Iterator[Platform]:
+    """A platform whose machines keep a container of the image used last."""
+    with running_platform(driver="docker", standby_containers=1, stop_grace_s=5) as running:
+        yield running
+
+
+@pytest.fixture
+def warm_jobs(warm_platform: Platform, engine: docker.DockerClient, steps_image: str, tmp_path: Path) -> Iterator[Jobs]:
+    client = warm_platform.client("sagemaker")
+    yield Jobs(client, engine, steps_image, f"file://{tmp_path}/models")
+    client.close()
+
+
+def waiting(engine: docker.DockerClient, platform: Platform) -> list[Any]:
+    found = engine.containers.list(filters={"label": [LABEL_STANDBY, f"raymaker.home={platform.settings.home_path}"]})
+    return [container for container in found if "-standby-" in container.name]
+
+
+def container_of(engine: docker.DockerClient, name: str) -> Any:
+    return next(iter(engine.containers.list(filters={"name": f"training-{name}-"})), None)
+
+
+def warm_up(platform: Platform, jobs: Jobs) -> None:
+    """Run a job, after which a container of its image waits."""
+    assert jobs.finish(jobs.create(hyperparameters={"steps": 1}))["TrainingJobStatus"] == "Completed"
+    eventually(lambda: waiting(jobs.engine, platform), "a container waits", 30)
+
+
+def test_a_job_in_a_container_that_waited_is_like_any_other_and_leaves_nothing(
+    warm_platform: Platform, warm_jobs: Jobs, engine: docker.DockerClient
+) -> None:
+    warm_up(warm_platform, warm_jobs)
+    (standby,) = waiting(engine, warm_platform)
+    begun = time.time()
+    name = warm_jobs.create(hyperparameters={"steps": 30}, Environment={"MINE": "a 'word'"})
+    container = eventually(lambda: container_of(engine, name), "its container has its name")
+    assert container.id == standby.id
+    ended = warm_jobs.finish(name)
+    assert ended["TrainingJobStatus"] == "Completed", ended
+    assert ended["TrainingStartTime"].timestamp() >= begun, "what it did before does not count"
+    assert [m["MetricName"] for m in ended["FinalMetricDataList"]] == ["loss"]
+    model = Path(ended["ModelArtifacts"]["S3ModelArtifacts"].removeprefix("file://"))
+    assert model.stat().st_size > 0
+    eventually(lambda: container_of(engine, name) is None, "its container is removed")
+    eventually(lambda: waiting(engine, warm_platform), "another waits in its place", 30)
+
+
+def test_a_machine_dies_and_another_takes_the_container_up_that_had_waited(
+    warm_platform: Platform, warm_jobs: Jobs, engine: docker.DockerClient
+) -> None:
+    warm_up(warm_platform, warm_jobs)
+    (standby,) = waiting(engine, warm_platform)
+    name = warm_jobs.create(hyperparameters={"steps": 80})
+    warm_jobs.until(name, "Training")
+    kill_process(warm_platform.home, "ray::Machine")
+    ended = warm_jobs.finish(name)
+    assert ended["TrainingJobStatus"] == "Completed", ended
+    assert [(m["MetricName"], m["Value"]) for m in ended["FinalMetricDataList"]] == [("loss", 20.5)]
+    assert [t["Status"] for t in ended["SecondaryStatusTransitions"]].count("Training") == 1
+    eventually(lambda: not engine.containers.list(all=True, filters={"id": standby.id}), "it is removed", 30)
+
+
+def test_one_whose_machine_dies_while_it_waits_is_gone_soon(
+    warm_platform: Platform, warm_jobs: Jobs, engine: docker.DockerClient
+) -> None:
+    warm_up(warm_platform, warm_jobs)
+    (standby,) = waiting(engine, warm_platform)
+    kill_process(warm_platform.home, "ray::Machine")
+    eventually(lambda: not engine.containers.list(all=True, filters={"id": standby.id}), "it is reaped", 60)
+
+
+def test_a_stopped_job_stops_a_container_that_had_waited(
+    warm_platform: Platform, warm_jobs: Jobs, engine: docker.DockerClient
+) -> None:
+    warm_up(warm_platform, warm_jobs)
+    name = warm_jobs.create(hyperparameters={"steps": 10_000})
+    warm_jobs.until(name, "Training")
+    warm_jobs.sagemaker.stop_training_job(TrainingJobName=name)
+    assert warm_jobs.finish(name)["TrainingJobStatus"] == "Stopped"
+    eventually(lambda: container_of(engine, name) is None, "its container is removed")
