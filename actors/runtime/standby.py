@@ -41,18 +41,20 @@ logger = logging.getLogger(__name__)
 
 LABEL_STANDBY = "raymaker.standby"
 """The name of the file in which the labels stand that it has as a job's container."""
+MOST_HOPELESS = 20
 READY_S = 10.0
 LOOK_S = 0.01
 TIMEOUT_S = 60
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 """What `sh` can set as a variable."""
-NEVER_TOLD = 125
+KEPT_NAMES = frozenset({"BASHOPTS", "BASH_VERSINFO", "EUID", "LINENO", "OPTIND", "PPID", "SHELLOPTS", "UID", "_"})
+"""What some shell does not let be set, or sets itself."""
 SCRIPT = """\
-told=; newline='
+raymaker_told=; raymaker_end='
 '
-while IFS= read -r line; do
-  [ "$line" != "$1" ] || { unset line newline; eval "$told"; }
-  told=$told$line$newline
+while IFS= read -r raymaker_line; do
+  [ "$raymaker_line" != "$1" ] || { unset raymaker_line raymaker_end; eval "$raymaker_told"; }
+  raymaker_told=$raymaker_told$raymaker_line$raymaker_end
 done
 exit 125
 """
@@ -67,6 +69,8 @@ class Standbys:
         self._count = count
         self._waiting: list[Standby] = []
         self._last: list[ContainerSpec] = []
+        self._hopeless: list[ContainerSpec] = []
+        """Of which none could be made, such as of images without a shell."""
         self._lock = threading.Lock()
         self._making = threading.Lock()
 
@@ -74,7 +78,7 @@ class Standbys:
         """Have one that waits become this container. Returns its id, None where none fits, or it came to nothing."""
         shape = _shape(spec)
         with self._lock:
-            if shape is None:
+            if shape is None or shape in self._hopeless:
                 return None
             self._last = [shape, *(each for each in self._last if each != shape)][: self._count]
             found = next((each for each in self._waiting if each.shape == shape), None)
@@ -118,7 +122,8 @@ class Standbys:
                     if made is not None:
                         self._waiting.append(made)
                     else:
-                        self._last = [each for each in self._last if each != shape]
+                        self._last.remove(shape)
+                        self._hopeless = [shape, *self._hopeless[:MOST_HOPELESS]]
 
     def _drop(self, standby: Standby) -> None:
         with self._lock:
@@ -255,7 +260,7 @@ def _shape(spec: ContainerSpec) -> ContainerSpec | None:
     """What a standby must be like to become this container; None where none can."""
     is_plain = spec.network is Network.NONE and spec.group is None and not spec.read_only_root
     has_gpus = bool(spec.resources.gpus or spec.gpu_ids)
-    can_be_told = all(NAME.fullmatch(name) and "\0" not in value for name, value in spec.environment.items())
+    can_be_told = all(NAME.fullmatch(name) and name not in KEPT_NAMES for name in spec.environment)
     if spec.image is None or not is_plain or has_gpus or not can_be_told:
         return None
     return dataclasses.replace(spec, name="", command=(), entrypoint=None, environment={}, mounts=(), labels={})
