@@ -13,6 +13,7 @@ pytest_plugins = [
     "support.engine",
     "support.registry",
     "support.s3",
+    "support.faulty_network",
     "support.database",
     "support.platform",
     "support.steps",

@@ -183,13 +183,14 @@ class DockerRuntime:
     def _start(self, api: docker.APIClient, spec: ContainerSpec) -> ContainerHandle:
         """Make the container unless it is there, and start it unless it was."""
         deadline = time.monotonic() + GOING_S
-        there = find(api, spec.name)
-        if there is None and self._standbys is not None and (known := self._standbys.start(spec)) is not None:
+        container = find(api, spec.name)
+        if container is None and self._standbys is not None and (known := self._standbys.start(spec)) is not None:
             return ContainerHandle(self.name, spec.name, known)
-        while (container := there or find(api, spec.name) or self._create(api, spec)) is None:
+        while (container := container or self._create(api, spec)) is None:
             if time.monotonic() >= deadline:
                 raise StartError(f"container {spec.name} could not be made: an old one of that name does not go away")
             time.sleep(RETRY_S)
+            container = find(api, spec.name)
         if container["State"]["Status"] == "created":
             _run(api, spec, container["Id"], self._home)
         return ContainerHandle(self.name, spec.name, container["Id"])

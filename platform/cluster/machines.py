@@ -14,6 +14,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import ray
@@ -29,6 +30,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 
 from raymaker.actors.site import Site
 from raymaker.actors.spec import Resources, TrainingSpec
+from raymaker.platform.capacity import add
 from raymaker.platform.cluster.janitor import living_nodes
 from raymaker.platform.cluster.machine import Machine, Occupation
 from raymaker.platform.cluster.reporter import NAMESPACE
@@ -85,7 +87,9 @@ class Machines:
         self._site = site
         self._limits = limits
         self._on_free = on_free
-        self._machines: dict[str, _Machine] | None = None
+        self._machines: dict[str, _Machine] = {}
+        self._knows_earlier = False
+        """Whether those are among them that an earlier control actor made."""
         self._starts: deque[float] = deque()
         self._failed_at: dict[str, float] = {}
         self._suspects: frozenset[str] = frozenset()
@@ -144,10 +148,7 @@ class Machines:
     def held(self) -> Resources:
         """What machines keep that have nothing to run: it is given back as soon as others want it."""
         self._look()
-        rooms = [machine.needed for machine in self._idle() if machine.room is not None]
-        return Resources(
-            sum(room.cpus for room in rooms), sum(room.memory_bytes for room in rooms), sum(room.gpus for room in rooms)
-        )
+        return reduce(add, (each.needed for each in self._idle() if each.room is not None), Resources(0.0))
 
     def give_room(self, older_than_s: float = 0.0) -> bool:
         """Give back the room of machines that have nothing to run; tells whether there was any."""
@@ -166,8 +167,8 @@ class Machines:
 
     def _look(self) -> dict[str, _Machine]:
         """See which machines live, which are ready, and which have become free."""
-        if self._machines is None:
-            self._machines = self._find_all()
+        if not self._knows_earlier:
+            self._machines, self._knows_earlier = self._find_all(), True
         names = set(list_named_actors())
         for machine in list(self._machines.values()):
             if machine.end is not None and self._has_ended(machine, machine.end):
@@ -245,12 +246,12 @@ class Machines:
 
     def _idle(self) -> list[_Machine]:
         """The machines that wait for an attempt, the last used first: what it needs is still in memory."""
-        found = (each for each in (self._machines or {}).values() if each.is_ready and each.attempt is None)
+        found = (each for each in self._machines.values() if each.is_ready and each.attempt is None)
         return sorted(found, key=lambda machine: -machine.idle_since)
 
     def _warming(self) -> list[_Machine]:
         """The machines that will wait for an attempt once they are ready."""
-        return [each for each in (self._machines or {}).values() if not each.is_ready and each.attempt is None]
+        return [each for each in self._machines.values() if not each.is_ready and each.attempt is None]
 
     def _idle_on(self, node: str | None) -> list[_Machine]:
         return [machine for machine in self._idle() if machine.node == node]
@@ -273,7 +274,6 @@ class Machines:
         )
         handle = actor.remote(self._site)
         made = _Machine(name, handle, node, handle.occupation.remote(), is_kept=room is None)
-        assert self._machines is not None
         self._machines[name] = made
         return made
 

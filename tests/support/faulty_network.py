@@ -5,8 +5,12 @@ from __future__ import annotations
 import http.client
 import http.server
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
+
+import pytest
+
+from support.s3 import ObjectStore
 
 
 class FaultyNetwork:
@@ -86,3 +90,11 @@ class FaultyNetwork:
             self._damages -= 1
             content = bytes([content[0] ^ 1]) + content[1:]
         request.wfile.write(content)
+
+
+@pytest.fixture
+def network(s3: ObjectStore) -> Iterator[FaultyNetwork]:
+    """A network before the session's object store."""
+    between = FaultyNetwork(s3.endpoint_url)
+    yield between
+    between.close()

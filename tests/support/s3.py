@@ -47,10 +47,10 @@ class ObjectStore:
         client.close()
         return name
 
-    def put(self, bucket: str, key: str, content: bytes) -> None:
-        """Store an object."""
+    def put(self, bucket: str, key: str, content: bytes, **options: Any) -> None:
+        """Store an object; `options` are PutObject's."""
         client = self.client()
-        client.put_object(Bucket=bucket, Key=key, Body=content)
+        client.put_object(Bucket=bucket, Key=key, Body=content, **options)
         client.close()
 
     def read_count(self, path: str) -> int:

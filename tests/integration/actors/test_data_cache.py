@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +28,6 @@ PARTS_CRC32 = {"big": BIG, "small": b"1,2\n", "sub/empty": b""}
 
 
 @pytest.fixture
-def network(s3: S3Server) -> Iterator[FaultyNetwork]:
-    network = FaultyNetwork(s3.endpoint_url)
-    yield network
-    network.close()
-
-
-@pytest.fixture
 def store(s3: S3Server, network: FaultyNetwork, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
     monkeypatch.setattr(transfers, "BUFFER_BYTES", 8 * MIB)  # ranges of 1 MiB
     return ObjectStore(StoreConfig(network.endpoint_url, s3.access_key, s3.secret_key, s3.region, retry_s=20))
@@ -45,14 +37,8 @@ def store(s3: S3Server, network: FaultyNetwork, monkeypatch: pytest.MonkeyPatch)
 def bucket(s3: S3Server) -> str:
     name = s3.bucket()
     for key, body in PARTS_CRC32.items():
-        put(s3, name, f"data/{key}", body)
+        s3.put(name, f"data/{key}", body)
     return name
-
-
-def put(s3: S3Server, bucket: str, key: str, body: bytes, **options: Any) -> None:
-    client = s3.client()
-    client.put_object(Bucket=bucket, Key=key, Body=body, **options)
-    client.close()
 
 
 def channel(bucket: str, prefix: str = "data", **options: Any) -> ChannelSpec:
@@ -93,7 +79,7 @@ def test_an_object_that_is_replaced_while_it_comes_fails_the_channel_by_its_name
 ) -> None:
     network.cut_next_transfers(1)
     reads = iter(range(1000))
-    network.on_get = lambda: put(s3, bucket, "data/big", BIG[::-1]) if next(reads) == 2 else None
+    network.on_get = lambda: s3.put(bucket, "data/big", BIG[::-1]) if next(reads) == 2 else None
     with pytest.raises(ObjectChanged, match=f"channel train: s3://{bucket}/data/big changed while it was read"):
         fetch_channel(store, channel(bucket, "data/big"), tmp_path / "in", cache=ObjectCache(tmp_path / "c", 100 * MIB))
     assert digests(tmp_path / "in") == {}
@@ -112,7 +98,7 @@ def test_bytes_that_are_not_the_objects_are_found_out(  # noqa: PLR0917 - fixtur
     store: ObjectStore, network: FaultyNetwork, s3: S3Server, tmp_path: Path, options: dict[str, str], body: bytes
 ) -> None:
     bucket = s3.bucket()
-    put(s3, bucket, "checked", body, **options)
+    s3.put(bucket, "checked", body, **options)
     cache = ObjectCache(tmp_path / "cache", 100 * MIB)
     network.damage_next_transfers(1)
     with pytest.raises(ChecksumMismatch, match=f"channel train: s3://{bucket}/checked came with other bytes"):
@@ -145,7 +131,7 @@ def test_shares_of_objects_and_of_records_come_from_the_cache(
     store: ObjectStore, network: FaultyNetwork, s3: S3Server, bucket: str, tmp_path: Path
 ) -> None:
     cache = ObjectCache(tmp_path / "cache", 100 * MIB)
-    put(s3, bucket, "rows.csv", b"".join(b"%d,x\n" % n for n in range(100)))
+    s3.put(bucket, "rows.csv", b"".join(b"%d,x\n" % n for n in range(100)))
     by_record = channel(bucket, "rows.csv", distribution="ShardedByS3Key", shard_by="Record")
     rows = []
     for rank in (0, 1):

@@ -43,13 +43,6 @@ OBJECTS = {"big": BIG, "sub/small": b"1,2\n", "sub/empty": b""}
 
 
 @pytest.fixture
-def network(s3: S3Server) -> Iterator[FaultyNetwork]:
-    network = FaultyNetwork(s3.endpoint_url)
-    yield network
-    network.close()
-
-
-@pytest.fixture
 def config(s3: S3Server, network: FaultyNetwork) -> StoreConfig:
     return StoreConfig(network.endpoint_url, s3.access_key, s3.secret_key, s3.region, retry_s=20)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,13 +17,6 @@ from raymaker.actors.errors import ObjectNotFound, StorageError
 from raymaker.actors.storage import ObjectStore, PinnedObject, StoreConfig
 from support.faulty_network import FaultyNetwork
 from support.s3 import ObjectStore as S3Server
-
-
-@pytest.fixture
-def network(s3: S3Server) -> Iterator[FaultyNetwork]:
-    network = FaultyNetwork(s3.endpoint_url)
-    yield network
-    network.close()
 
 
 def config(s3: S3Server, endpoint_url: str | None = None, retry_s: float = 20) -> StoreConfig:
