@@ -129,18 +129,14 @@ class LocalFiles:
             target.unlink(missing_ok=True)
 
     def check_writable(self, path: str) -> None:
-        """Make the folder and a file in it, and remove what was not there before."""
-        folder = Path(path)
-        missing = [place for place in (folder, *folder.parents) if not place.exists()]
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder) as trial:
-                trial.write(b"raymaker")
-                trial.flush()
-        finally:
-            for place in missing:
-                if place.is_dir() and not any(place.iterdir()):
-                    place.rmdir()
+        """Write a file that has no name into the folder, or where that is missing into the one that it would be made in.
+
+        No folder is made for it: other machines may be trying the same one.
+        """
+        folder = next(place for place in (Path(path), *Path(path).parents) if os.path.lexists(place))
+        with tempfile.TemporaryFile(dir=folder) as trial:
+            trial.write(b"raymaker")
+            trial.flush()
 
 
 def _found(entry: fs.FileInfo) -> tuple[str, int, float]:

@@ -76,7 +76,7 @@ def test_the_second_job_on_the_same_data_reads_nothing_from_the_store_and_sees_n
     assert reads[0] == reads[1]
     events = platform.cli("events", name).stdout
     assert "Channel train: 11 MiB from this machine's cache" in events
-    assert mounts_below(platform.home) == []
+    eventually(lambda: not mounts_below(platform.home), "nothing stays mounted")
 
 
 def test_fast_files_are_read_in_containers_as_if_they_were_there_and_a_dead_supervisor_costs_the_attempt(
@@ -117,4 +117,4 @@ def test_a_fast_file_whose_object_changes_fails_the_job_by_its_name(
     ended = jobs.finish(name)
     assert ended["TrainingJobStatus"] == "Failed"
     assert f"s3://{bucket}/data/part-0 changed while it was read" in ended["FailureReason"]
-    assert mounts_below(platform.home) == []
+    eventually(lambda: not mounts_below(platform.home), "nothing stays mounted")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,16 @@ def test_deleting_takes_a_file_or_a_folder_and_nothing_is_no_error(store: Object
 def test_checking_a_place_leaves_nothing_behind(store: ObjectStore, tmp_path: Path) -> None:
     store.check_writable(f"{tmp_path}/new/deep")
     assert [path.name for path in (tmp_path).iterdir()] == []
+
+
+def test_machines_that_check_the_same_place_do_not_disturb_each_other(store: ObjectStore, tmp_path: Path) -> None:
+    def check(_: int) -> None:
+        for n in range(100):
+            store.check_writable(f"{tmp_path}/{n}/new/deep")
+
+    with ThreadPoolExecutor(4) as machines:
+        list(machines.map(check, range(4)))
+    assert not list(tmp_path.iterdir())
 
 
 def test_checking_a_place_below_a_file_fails_and_names_it(store: ObjectStore, data: Path) -> None:
