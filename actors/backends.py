@@ -129,7 +129,7 @@ class LocalFiles:
             target.unlink(missing_ok=True)
 
     def check_writable(self, path: str) -> None:
-        """Write a file that has no name into the folder, or where that is missing into the one that it would be made in.
+        """Write a file without a name into the folder, or where that is missing into the one that it would be in.
 
         No folder is made for it: other machines may be trying the same one.
         """

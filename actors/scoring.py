@@ -137,14 +137,16 @@ class ScoringContainer:
 
     def kill(self) -> None:
         """End the container at once, as an owner does that has lost patience with it. It may be started again."""
-        if (handle := self._handle) is not None:
-            self._runtime.stop(handle, 0)
+        self._end(0)
+
+    def rest(self) -> None:
+        """SIGTERM, 30 s, SIGKILL; it may be started again."""
+        self._end(STOP_GRACE_S)
 
     def stop(self) -> None:
         """SIGTERM, 30 s, SIGKILL; for good: a start that is under way fails, and so does any later one."""
         self._stopping.set()
-        if (handle := self._handle) is not None:
-            self._runtime.stop(handle, STOP_GRACE_S)
+        self._end(STOP_GRACE_S)
 
     def remove(self) -> None:
         """Leave nothing behind. What it said last is delivered first."""
@@ -154,6 +156,10 @@ class ScoringContainer:
                 self._log.finish()
             self._runtime.remove(self._handle)
         self._handle = self._log = None
+
+    def _end(self, grace_s: float) -> None:
+        if (handle := self._handle) is not None:
+            self._runtime.stop(handle, grace_s)
 
     def _container(self, port: int) -> ContainerSpec:
         spec = self._spec

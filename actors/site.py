@@ -42,6 +42,8 @@ class Site:
     """How much training data a machine keeps for its next jobs; 0: none."""
     standby_count: int = 0
     """How many containers of the images used last wait inside their start on each machine that waits for jobs."""
+    lets_rest: bool = False
+    """Whether a replica that nobody asks may stay without its containers."""
     host_network: bool = False
     """Whether containers may share their machine's network where that is the only way to those on other machines."""
 

@@ -66,6 +66,11 @@ class Placing:
         self.is_expecting = False
         """Whether the next step should come soon: somebody waits, and room is about to appear or is left to look at."""
 
+    @property
+    def is_short(self) -> bool:
+        """Whether room is kept for somebody who waits."""
+        return bool(self._kept_since)
+
     def step(self, jobs: Sequence[Queued], holdings: Mapping[str, Holding], now: float, last: Last) -> None:
         """Start those for which there is room, `jobs` in turn and then what comes `last`, and tell the others."""
         self._note_leaving(holdings, now)

@@ -97,7 +97,7 @@ class Reconciler:
         self._catalogue = catalogue
         self._transforms = TransformReconciler(database, fleet, catalogue)
         self._evaluations = EvaluationReconciler(database, fleet, catalogue, watch, settings.evaluator_keep_s)
-        self._sleep = SleepReconciler(database, fleet)
+        self._sleep = SleepReconciler(database, fleet, settings.resting_endpoints)
         self._rollouts = RolloutReconciler(database)
         self._deployed: dict[str, tuple[int, RolloutStage | None, int | None]] = {}
         """What this process last deployed, so that an unchanged endpoint is not deployed at every step."""
@@ -192,6 +192,8 @@ class Reconciler:
         self._is_awaited = any(endpoint.sleep is not None for endpoint in endpoints)
         seen = self._fleet.endpoints([endpoint.name for endpoint in endpoints]) if endpoints else {}
         self._evaluations.is_room_wanted = any(it.is_short for it in seen.values())
+        self._sleep.is_room_wanted = self._evaluations.is_room_wanted or self._placing.is_short
+        self._sleep.forget(seen)
         for endpoint in endpoints:
             try:
                 self._step_endpoint(endpoint, seen[endpoint.name], now)
@@ -268,7 +270,11 @@ class Reconciler:
         """Note that an endpoint answers and on how many instances, or have it fall asleep where nobody asks it."""
         spec = self._endpoint_spec(endpoint, endpoint.desired)
         is_at_rest = endpoint.status is EndpointStatus.IN_SERVICE and endpoint.sleep is None
-        if is_at_rest and spec.idle_s is not None and self._sleep.lay_down(endpoint, seen, spec.idle_s, now):
+        if (
+            is_at_rest
+            and spec.idle_s is not None
+            and self._sleep.lay_down(endpoint, seen, spec.idle_s, now, may_rest=spec.is_simple)
+        ):
             self._is_awaited = True
             return
         fleets = {variant.name: spec.fleet_name(variant) for variant in (*spec.variants, *spec.shadows)}

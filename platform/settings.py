@@ -55,6 +55,9 @@ class Settings(BaseSettings):
     idle_s: float = Field(
         300.0, gt=0, description="how long nothing must be asked before an endpoint that may sleep goes to sleep"
     )
+    resting_endpoints: int = Field(
+        4, ge=0, description="idle endpoints whose process stays, without a container, so that they wake sooner"
+    )
     stop_grace_s: float = Field(120.0, ge=0, description="time between SIGTERM and SIGKILL for training containers")
     reap_after_s: float = Field(20.0, ge=0, description="how long a container without a living owner is left alone")
     exchange_timeout_s: float = Field(

@@ -62,6 +62,9 @@ class ContainerKeeper:
         self._tell = tell
         self._on_log = on_log
         self._stopping = threading.Event()
+        self._rests = False
+        self._is_wanted = threading.Event()
+        """Whether a container that rests is to be started."""
         self._lease: Lease | None = None
         self._container: ScoringContainer | None = None
         self._watcher = threading.Thread(target=self._watch, args=(), name="keeper", daemon=True)
@@ -97,9 +100,28 @@ class ContainerKeeper:
             self._tell(f"The scoring container is replaced: {reason}", True)
             self._container.kill()
 
+    def expect_rest(self) -> None:
+        """Know from now on that the container is to `rest`. Never blocks."""
+        self._is_wanted.clear()
+        self._rests = True
+
+    def rest(self) -> None:
+        """End the container with grace, and start none until `rise`. Its model stays here."""
+        if self._rests and self._container is not None and not self._is_wanted.is_set():
+            self._container.rest()
+
+    def rise(self) -> None:
+        """Have the container that rests started, at once: one that has not ended yet is killed."""
+        try:
+            if self._rests and self._container is not None and not self._is_wanted.is_set():
+                self._container.kill()
+        finally:
+            self._is_wanted.set()
+
     def stop(self) -> None:
         """End the container with grace, and leave nothing behind."""
         self._stopping.set()
+        self._is_wanted.set()
         if self._container is not None:
             self._container.stop()
         if self._watcher.is_alive():
@@ -134,6 +156,7 @@ class ContainerKeeper:
     def _start_container(self, container: ScoringContainer) -> None:
         began = time.monotonic()
         address = container.start()
+        self._rests = False
         self._started_at = time.monotonic()
         self._on_address(address)
         self._tell(f"The scoring container answers, {self._started_at - began:.1f} s after its start", False)
@@ -142,15 +165,26 @@ class ContainerKeeper:
         container = self._container
         if container is None:
             raise RuntimeError("there is no container to watch")
-        while True:
+        while not self._stopping.is_set():
             how = self._wait_for_end(container)
             if self._stopping.is_set():
                 return
             self._on_address(None)
-            if time.monotonic() - self._started_at > STEADY_S:
+            if self._rests or time.monotonic() - self._started_at > STEADY_S:
                 self.failure_count = 0
-            self._tell(f"The scoring container ended: {how}", True)
+            if self._rests:
+                self._remove(container)
+                self._is_wanted.wait()
+            else:
+                self._tell(f"The scoring container ended: {how}", True)
             self._start_another(container)
+
+    def _remove(self, container: ScoringContainer) -> None:
+        """Leave nothing of a container that rests; where that fails now, its next start does it."""
+        try:
+            container.remove()
+        except Exception as error:  # whatever the engine's client comes up with
+            logger.warning("removing what is left of %s failed: %s", self._name, error)
 
     def _wait_for_end(self, container: ScoringContainer) -> str:
         """Wait for the container's end. While its engine is away it may well live: it is then waited for again."""
@@ -164,6 +198,7 @@ class ContainerKeeper:
 
     def _start_another(self, container: ScoringContainer) -> None:
         """Start the container again, at once the first time, then with longer and longer pauses."""
+        self._rests = False
         while not self._stopping.wait(pause_before(self.failure_count)):
             self.failure_count += 1
             try:

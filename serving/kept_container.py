@@ -47,7 +47,10 @@ class KeptContainer:
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, "keeping")  # of its own: many start and stop at once
         self.local = LocalContainer(
-            variant.name, log_stream_arn(spec, stream), timeout_s=variant.scoring.invocation_timeout_s
+            variant.name,
+            log_stream_arn(spec, stream),
+            timeout_s=variant.scoring.invocation_timeout_s,
+            rise_wait_s=variant.scoring.startup_timeout_s,
         )
         """What asks it."""
         self._keeper = ContainerKeeper(
@@ -83,7 +86,7 @@ class KeptContainer:
         """
         await self.local.ping()
         now = self._loop.time()
-        if self.local.answer_count != self._answers_seen:
+        if self.local.answer_count != self._answers_seen or not self.local.has_container:
             self._answers_seen = self.local.answer_count
             self._last_sign_of_life = now
         elif is_hung(now - self._last_sign_of_life, pending_count, longest_s):
@@ -91,6 +94,18 @@ class KeptContainer:
             await self._loop.run_in_executor(self._thread, self._keeper.replace, "it no longer answers GET /ping")
         if self._keeper.given_up:
             raise RuntimeError(f"the scoring container failed {self._keeper.failure_count} times in a row")
+
+    async def rest(self, wake: Callable[[], None]) -> None:
+        """End it while nobody asks; `wake` is called when somebody does, and is to have it `rise`."""
+        if self.local.has_container:
+            self._tell("The scoring container rests: nobody asks", False)
+            self._keeper.expect_rest()
+            self.local.rest(wake)
+            await self._loop.run_in_executor(self._thread, self._keeper.rest)
+
+    async def rise(self) -> None:
+        """Have it started where it rests. Returns before it answers."""
+        await asyncio.to_thread(self._keeper.rise)  # not behind its end, which may take long
 
     async def stop(self) -> None:
         """End it with grace, and leave nothing of it."""

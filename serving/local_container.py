@@ -39,12 +39,15 @@ class LocalContainer:
         timeout_s: float,
         connect: Callable[[str, int], Forwarder] = Forwarder,
         ready_wait_s: float = READY_WAIT_S,
+        rise_wait_s: float = READY_WAIT_S,
     ) -> None:
         self._variant = variant
         self.log_stream_arn = log_stream_arn
         self._timeout_s = timeout_s
         self._connect = connect
         self._ready_wait_s = ready_wait_s
+        self._rise_wait_s = rise_wait_s
+        self._wake: Callable[[], None] | None = None
         self._container: Forwarder | None = None
         self._arrived = asyncio.Event()
         self.container_number = 0
@@ -59,9 +62,20 @@ class LocalContainer:
         self._container = self._connect(*address) if address else None
         if address:
             self.container_number += 1
+            self._wake = None
             self._arrived.set()
         else:
             self._arrived.clear()
+
+    @property
+    def has_container(self) -> bool:
+        """Whether there is a container to ask."""
+        return self._container is not None
+
+    def rest(self, wake: Callable[[], None]) -> None:
+        """Have whoever asks wait for a container that `wake` starts. It is called for each who comes to wait."""
+        self.set_container(None)
+        self._wake = wake
 
     async def ping(self) -> bool:
         """Ask the container's /ping once."""
@@ -145,7 +159,7 @@ class LocalContainer:
     async def _ask(self, operation: Callable[[Forwarder], Awaitable[T]], timeout_s: float) -> T:
         """Ask the container; where none has seen the request, ask again."""
         loop = asyncio.get_running_loop()
-        patience = loop.time() + self._ready_wait_s
+        patience = loop.time() + (self._ready_wait_s if self._wake is None else self._rise_wait_s)
         while True:
             container = self._container or await self._next_container(patience)
             try:
@@ -161,6 +175,8 @@ class LocalContainer:
                 raise self._failed(str(error)) from None
 
     async def _next_container(self, patience: float) -> Forwarder:
+        if self._wake is not None:
+            self._wake()
         try:
             async with asyncio.timeout_at(patience):
                 while self._container is None:

@@ -25,6 +25,7 @@ from raymaker.serving.local_container import LocalContainer
 from raymaker.serving.local_graph import LocalGraph
 from raymaker.serving.multimodel import open_models
 from raymaker.serving.proxy import keep_handle_calls_local
+from raymaker.serving.resting import Rest
 from raymaker.serving.spec import EndpointSpec
 
 NO_PARTS: Mapping[str, DeploymentHandle[Any]] = MappingProxyType({})
@@ -138,6 +139,7 @@ class ScoringReplica(ContainerReplica):
         super().__init__(spec, site, reporter)
         self._queue = queue
         self._front: Front | None = None
+        self._rest: Rest | None = None
 
     async def __serve_build_asgi_app__(self) -> Invocations:
         """Start the containers; Serve sends requests to what this returns, and only then. Raises WorkError."""
@@ -151,6 +153,9 @@ class ScoringReplica(ContainerReplica):
             report=lambda activity: self._herald.tell(lambda: self._reporter.activity(activity)),
             replica_id=self._replica_id,
         )
+        if self._spec.idle_s is not None and self._site.lets_rest:
+            front = self._front
+            self._rest = Rest(self._containers.values(), front.app.load, lambda: front.pending_count, self._spec.idle_s)
         return self._front.app
 
     def work_under_way(self) -> tuple[int, float]:
@@ -159,6 +164,8 @@ class ScoringReplica(ContainerReplica):
 
     async def __del__(self) -> None:
         """Let the front go with the container: it asks nothing more of it, and writes what it has captured."""
+        if self._rest is not None:
+            self._rest.stop()
         if self._front is not None:
             await self._front.stop_taking()
         await super().__del__()

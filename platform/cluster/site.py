@@ -26,6 +26,7 @@ def site_of(settings: Settings) -> Site:
         reap_after_s=settings.reap_after_s,
         host_network=settings.host_network,
         standby_count=settings.standby_containers,
+        lets_rest=settings.resting_endpoints > 0,
         exchange_timeout_s=settings.exchange_timeout_s,
         exchange_arena_bytes=None if settings.exchange_arena_mib is None else settings.exchange_arena_mib * MIB,
         stream_buffer_bytes=settings.stream_buffer_mib * MIB,

@@ -7,9 +7,11 @@ import dataclasses
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import docker
+import pytest
 from botocore.exceptions import ClientError
 
 from raymaker.platform.client.connection import Connection
@@ -17,8 +19,8 @@ from raymaker.platform.database import hosting as records
 from raymaker.platform.database.engine import Database
 from raymaker.platform.records import SleepStage
 from support.faults import command_line, eventually, kill_process, platform_processes
-from support.jobs import ROLE, fresh_name
-from support.platform import Platform
+from support.jobs import ROLE, Jobs, fresh_name
+from support.platform import Platform, running_platform
 
 MANY = 300
 REQUEST_COUNT, PAUSE_S = 25, 0.3
@@ -113,17 +115,52 @@ def serving(platform: Platform, engine: docker.DockerClient, image: str, **varia
             eventually(lambda: not made.containers(), f"no container of {name} is left", 60)
 
 
+@pytest.fixture(scope="module")
+def night(engine: docker.DockerClient, base_image: str) -> Iterator[Platform]:
+    """A platform on which idle endpoints go to sleep at once."""
+    with running_platform(driver="docker", resting_endpoints=0, stop_grace_s=5) as running:
+        yield running
+
+
+def test_an_idle_endpoint_rests_at_first_and_makes_way_for_whoever_waits_for_its_room(
+    engine: docker.DockerClient, steps_image: str, tmp_path: Path
+) -> None:
+    """Its process stays, without its container; so do its answers, also of those who ask while it comes to rest."""
+    serverless = {"MemorySizeInMB": 1024, "MaxConcurrency": 9, "IdleTimeInSeconds": 1}
+    with (
+        running_platform(driver="docker", cpus=2) as platform,
+        serving(platform, engine, steps_image, ServerlessConfig=serverless) as endpoint,
+        contextlib.closing(platform.client("sagemaker")) as sagemaker,
+    ):
+        eventually(lambda: not endpoint.containers(), "its container rests")
+        (replica,) = endpoint.replicas()
+        with ThreadPoolExecutor(9) as clients:
+            answers = list(clients.map(lambda _: endpoint.invoke(), range(9)))
+        assert len({answer.split()[0] for answer in answers}) == 1, "one container answers them all"
+        for pause_s in (1.0, 1.1, 1.2, 1.3, 1.4, 1.5):
+            time.sleep(pause_s)
+            assert endpoint.invoke().startswith(b"awake=")
+        assert (endpoint.sleep_stage(), endpoint.replicas()) == (None, [replica])
+        assert "The scoring container rests" in platform.cli("events", endpoint.name).stdout
+        eventually(lambda: not endpoint.containers(), "its container rests")
+        jobs = Jobs(sagemaker, engine, steps_image, f"file://{tmp_path}/models")
+        every_cpu = {"InstanceType": "ml.c5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}
+        assert jobs.finish(jobs.create(ResourceConfig=every_cpu))["TrainingJobStatus"] == "Completed"
+        assert endpoint.replicas() == []
+        assert endpoint.invoke().startswith(b"awake=")
+
+
 def test_an_idle_endpoint_sleeps_and_holds_whoever_asks_until_it_has_woken(
-    platform: Platform, engine: docker.DockerClient, steps_image: str
+    night: Platform, engine: docker.DockerClient, steps_image: str
 ) -> None:
     """Its control actor dies while it sleeps; nothing of it runs until it is asked; all who ask are answered."""
     serverless = {"MemorySizeInMB": 1024, "MaxConcurrency": 3, "IdleTimeInSeconds": 2}
-    with serving(platform, engine, steps_image, ServerlessConfig=serverless) as endpoint:
+    with serving(night, engine, steps_image, ServerlessConfig=serverless) as endpoint:
         assert endpoint.invoke().startswith(b"awake=")
         eventually(lambda: endpoint.sleep_stage() is SleepStage.ASLEEP, lambda: f"{endpoint.describe()} sleeps", 120)
         assert (endpoint.containers(), endpoint.describe()["EndpointStatus"]) == ([], "InService")
         assert endpoint.variant()["CurrentInstanceCount"] == 0
-        kill_process(platform.home, "ray::Control")
+        kill_process(night.home, "ray::Control")
         with ThreadPoolExecutor(3) as clients:
             answers = list(clients.map(lambda _: endpoint.invoke(), range(3)))
         assert all(answer.startswith(b"awake=") for answer in answers), answers
@@ -133,7 +170,7 @@ def test_an_idle_endpoint_sleeps_and_holds_whoever_asks_until_it_has_woken(
 
 
 def test_whoever_asks_while_an_endpoint_wakes_is_answered_with_its_answer_or_with_why_it_did_not_wake(
-    platform: Platform, engine: docker.DockerClient, steps_image: str
+    night: Platform, engine: docker.DockerClient, steps_image: str
 ) -> None:
     """Requests come all the time: before it has a route, while it has no replica yet, and when it has failed."""
     repository = f"raymaker-test-wake-{fresh_name('image')}"
@@ -141,7 +178,7 @@ def test_whoever_asks_while_an_endpoint_wakes_is_answered_with_its_answer_or_wit
     image = engine.images.get(steps_image)
     assert image.tag(repository, "1")
     try:
-        with serving(platform, engine, f"{repository}:1", ServerlessConfig=serverless) as endpoint:
+        with serving(night, engine, f"{repository}:1", ServerlessConfig=serverless) as endpoint:
 
             def ask_all_the_time() -> list[str]:
                 eventually(lambda: endpoint.sleep_stage() is SleepStage.ASLEEP, lambda: f"{endpoint.describe()}", 120)
@@ -164,10 +201,10 @@ def test_whoever_asks_while_an_endpoint_wakes_is_answered_with_its_answer_or_wit
 
 
 def test_many_endpoints_that_sleep_hold_no_process_and_each_can_be_woken(
-    platform: Platform, engine: docker.DockerClient, steps_image: str
+    night: Platform, engine: docker.DockerClient, steps_image: str
 ) -> None:
     serverless = {"MemorySizeInMB": 1024, "MaxConcurrency": 1, "IdleTimeInSeconds": 2}
-    with serving(platform, engine, steps_image, ServerlessConfig=serverless) as endpoint:
+    with serving(night, engine, steps_image, ServerlessConfig=serverless) as endpoint:
         eventually(lambda: endpoint.sleep_stage() is SleepStage.ASLEEP, lambda: f"{endpoint.describe()} sleeps", 120)
         names = endpoint.add_sleepers(MANY)
         assert sorted(endpoint.listed()) == sorted(names)

@@ -27,18 +27,21 @@ class FakeContainer:
         self.ends: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.failures: list[Exception] = []
         self.starts = 0
-        self.is_removed = False
+        self.lives = self.is_removed = False
 
     def fail_next_start(self, *failures: Exception) -> None:
         self.failures += failures
 
     def die(self, how: str) -> None:
-        self.ends.put(how)
+        if self.lives:
+            self.lives = False
+            self.ends.put(how)
 
     def start(self) -> tuple[str, int]:
         self.starts += 1
         if self.failures:
             raise self.failures.pop(0)
+        self.lives = True
         return ("10.0.0.1", 8080 + self.starts)
 
     def wait(self) -> str:
@@ -46,6 +49,9 @@ class FakeContainer:
 
     def kill(self) -> None:
         self.die("killed")
+
+    def rest(self) -> None:
+        self.die("rests")
 
     def stop(self) -> None:
         self.die("stopped")
@@ -145,6 +151,45 @@ def test_a_container_that_is_no_longer_believed_in_is_killed_and_started_again(t
     machine.wait_for_addresses(3)
     assert machine.told[1] == ("The scoring container is replaced: it hangs", True)
     machine.stop()
+
+
+def test_one_that_rests_is_gone_until_it_is_wanted_and_its_rest_is_no_failure(tmp_path: Path) -> None:
+    machine = FakeMachine(tmp_path)
+    machine.start()
+    machine.expect_rest()
+    machine.rest()
+    machine.wait_for_addresses(2)
+    assert machine.fake.starts == 1
+    machine.rise()
+    machine.rise()
+    machine.wait_for_addresses(3)
+    assert (machine.fake.starts, machine.fake.is_removed, machine.addresses[1]) == (2, True, None)
+    assert not [message for message, failed in machine.told if failed]
+    machine.fake.die("exit code 1")
+    machine.wait_for_addresses(5)
+    machine.stop()
+
+
+def test_one_that_is_wanted_before_it_has_come_to_rest_starts_at_once(tmp_path: Path) -> None:
+    machine = FakeMachine(tmp_path)
+    machine.start()
+    machine.expect_rest()
+    machine.rise()
+    machine.rest()
+    machine.wait_for_addresses(3)
+    assert machine.fake.starts == 2
+    machine.stop()
+
+
+def test_one_that_rests_can_be_stopped(tmp_path: Path) -> None:
+    machine = FakeMachine(tmp_path)
+    machine.start()
+    machine.expect_rest()
+    machine.rest()
+    machine.wait_for_addresses(2)
+    machine.stop()
+    assert machine.fake.starts == 1
+    assert not is_held(tmp_path, LEASE)
 
 
 def test_folders_of_dead_replicas_are_swept_and_those_of_living_ones_kept(tmp_path: Path) -> None:

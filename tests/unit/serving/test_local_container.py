@@ -74,6 +74,27 @@ def test_a_request_that_no_container_has_seen_is_kept_for_the_next_one() -> None
     asyncio.run(story())
 
 
+def test_whoever_asks_one_that_rests_wakes_it_and_waits_for_as_long_as_it_takes_to_start() -> None:
+    async def story() -> None:
+        coming = [FakeContainer(), FakeContainer()]
+        backend = local_container(None, connect=lambda *_: coming.pop(0), ready_wait_s=0.0, rise_wait_s=60.0)
+        backend.set_container(ADDRESS)
+        woken: list[int] = []
+        backend.rest(lambda: woken.append(1))
+        assert not await backend.ping()
+        assert not woken, "a look at its health wakes nobody"
+        waiting = [asyncio.create_task(backend.invoke(REQUEST)) for _ in range(2)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert woken
+        backend.set_container(ADDRESS)
+        assert [(await each).status for each in waiting] == [200, 200]
+        backend.set_container(None)
+        assert (await refused(backend))[1] == "ModelNotReadyException", "it is no rest when it died"
+
+    asyncio.run(story())
+
+
 def test_without_a_container_for_long_the_model_is_not_ready() -> None:
     async def story() -> None:
         assert (await refused(local_container(None, ready_wait_s=0.0)))[:2] == (429, "ModelNotReadyException")
