@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     warm_min: int = Field(1, ge=0, description="machine processes that wait for a training job on each node, at least")
     warm_max: int = Field(4, ge=0, description="machine processes that may wait on each node while many jobs come")
     standby_containers: int = Field(
-        0, ge=0, description="containers of the images used last that wait inside their start in each such process"
+        1, ge=0, description="containers of the images used last that wait inside their start in each such process"
     )
     idle_s: float = Field(
         300.0, gt=0, description="how long nothing must be asked before an endpoint that may sleep goes to sleep"

@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 from raymaker.platform.client import Client, TrainingJob, UpdateFailed
 from raymaker.platform.client.connection import Connection
 from support.faults import command_line, eventually, platform_processes
+from support.jobs import job_containers
 from support.platform import ROOT, Platform
 from support.s3 import ObjectStore
 
@@ -69,10 +70,7 @@ class Changed:
 
     def containers(self, job: TrainingJob) -> set[str]:
         """The ids of the job's containers."""
-        found = self.engine.containers.list(
-            all=True, ignore_removed=True, filters={"label": f"raymaker.job={job.name}"}
-        )
-        return {str(container.id) for container in found}
+        return {str(container.id) for container in job_containers(self.engine, job.name)}
 
     def bytes_fetched(self) -> int:
         """How many bytes of training data were fetched in all, or more."""

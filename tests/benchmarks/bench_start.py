@@ -29,8 +29,8 @@ def main() -> None:
     with ExitStack() as stack:
         output = stack.enter_context(tempfile.TemporaryDirectory())
         kinds = {
-            "warm": stack.enter_context(running_platform(driver="docker", standby_containers=1)),
-            "cold": stack.enter_context(running_platform(driver="docker")),
+            "warm": stack.enter_context(running_platform(driver="docker")),
+            "cold": stack.enter_context(running_platform(driver="docker", standby_containers=0)),
         }
         for platform in kinds.values():
             for name in ("first", "second"):

@@ -83,19 +83,30 @@ class Jobs:
 
     def containers(self, name: str) -> list[Any]:
         """The job's containers, running or not."""
-        return list(
-            self.engine.containers.list(all=True, ignore_removed=True, filters={"label": f"raymaker.job={name}"})
-        )
+        return job_containers(self.engine, name)
 
     def start_count(self, name: str, since: float, until: float) -> int:
-        """How many containers of the job the engine started between two moments, in epoch seconds."""
+        """How many containers became the job's between two moments, in epoch seconds.
+
+        Those that the engine started under such a name, and those that got one later, since they had waited.
+        """
         seen = self.engine.events(
             since=int(since),
             until=int(until) + 1,
             decode=True,
-            filters={"type": "container", "event": "start", "label": [f"raymaker.job={name}"]},
+            filters={"type": "container", "event": ["start", "rename"]},
         )
-        return sum(1 for _ in seen)
+        return sum(_name_of(name) in event["Actor"]["Attributes"]["name"] for event in seen)
+
+
+def job_containers(engine: docker.DockerClient, name: str) -> list[Any]:
+    """The containers of a job, running or not. By their names: those that had waited have no labels of the job's."""
+    return list(engine.containers.list(all=True, ignore_removed=True, filters={"name": _name_of(name)}))
+
+
+def _name_of(job: str) -> str:
+    """What the names of a job's containers have in them."""
+    return f"-training-{job}-"
 
 
 @pytest.fixture
