@@ -1,17 +1,22 @@
 """The evaluator: what it takes from a job that trains, and how soon a checkpoint's metrics are there.
 
-The first beside the same job without it, in turns; the second beside the same container started and asked by hand.
+The first beside the same job alone, and beside one while whose steps the same is done by hand, in turns; the second
+beside the same container started and asked by hand.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import os
 import re
 import tempfile
 import textwrap
+import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +69,7 @@ http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
 """
 ROUNDS = 5
 SECONDS, EVERY = 20, 5
+ALONE, EVALUATED, BY_HAND = "alone", "with the evaluator", "evaluated by hand"
 RECORD_COUNT = 2000
 BATCH_COUNT = 100
 
@@ -74,9 +80,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         build(engine, folder / "image")
-        write_rows(folder / "rows")
+        write_model_and_rows(folder / "model", folder / "rows")
         with running_platform(driver="docker", cpus=8) as platform, Client(platform.url) as client:
-            throughput(client, folder)
+            throughput(client, engine, folder)
             latency(client, engine, folder)
     engine.images.remove(IMAGE)
     engine.close()
@@ -91,8 +97,10 @@ def build(engine: docker.DockerClient, folder: Path) -> None:
     engine.images.build(path=str(folder), tag=IMAGE, rm=True)
 
 
-def write_rows(folder: Path) -> None:
-    """Write records of two columns, a number and its known result."""
+def write_model_and_rows(model: Path, folder: Path) -> None:
+    """Write a model like those of the checkpoints, and records of two columns, a number and its known result."""
+    model.mkdir()
+    (model / "scale").write_text("1.5")
     folder.mkdir()
     numbers = np.random.default_rng(0).normal(size=RECORD_COUNT)
     np.savetxt(folder / "rows.csv", np.column_stack([numbers, 1.5 * numbers + 0.1]), delimiter=",")
@@ -111,24 +119,44 @@ def train(client: Client, folder: Path, *, evaluated: bool, seconds: float, ever
     )
 
 
-def throughput(client: Client, folder: Path) -> None:
-    """Print how many steps a job makes with the evaluator and without, in turns."""
-    steps: dict[bool, list[float]] = {False: [], True: []}
+def throughput(client: Client, engine: docker.DockerClient, folder: Path) -> None:
+    """Print how many steps a job makes alone, with the evaluator, and with the same done by hand beside it."""
+    steps: dict[str, list[float]] = {ALONE: [], EVALUATED: [], BY_HAND: []}
     evaluations = 0
-    for number in range(2 * ROUNDS):
-        evaluated = number % 2 == 1
-        job = train(client, folder, evaluated=evaluated, seconds=SECONDS, every=EVERY).wait(progress=False)
-        said = re.search(r"steps=(\d+)", "\n".join(job.logs()))
-        assert said is not None
-        steps[evaluated].append(float(said[1]))
-        evaluations += len(job.evaluations(status="Completed"))
-    floor, found = median(steps[False]), median(steps[True])
-    rows = [
-        ["without", f"{floor / SECONDS:.1f}/s", "1"],
-        ["with", f"{found / SECONDS:.1f}/s", f"{found / floor:.3f}"],
-    ]
+    for _ in range(ROUNDS):
+        for way, counts in steps.items():
+            with scoring_by_hand(engine, folder) if way == BY_HAND else contextlib.nullcontext():
+                job = train(client, folder, evaluated=way == EVALUATED, seconds=SECONDS, every=EVERY)
+                job.wait(progress=False)
+            said = re.search(r"steps=(\d+)", "\n".join(job.logs()))
+            assert said is not None
+            counts.append(float(said[1]))
+            evaluations += len(job.evaluations(status="Completed"))
+    rows = []
+    for way, counts in steps.items():
+        ratios = sorted(mine / alone for mine, alone in zip(counts, steps[ALONE], strict=True))
+        rate = f"{median(counts) / SECONDS:.1f}/s"
+        rows.append([way, rate, f"{median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})"])
     title = f"steps of a job that stores a checkpoint every {EVERY} s, median of {ROUNDS}; {evaluations} evaluations"
-    print_table(f"{title}; {os.cpu_count()} CPUs", ["evaluator", "steps", "of without"], rows)
+    print_table(f"{title}; {os.cpu_count()} CPUs", ["", "steps", "of alone"], rows)
+
+
+@contextlib.contextmanager
+def scoring_by_hand(engine: docker.DockerClient, folder: Path) -> Iterator[None]:
+    """Score by hand every EVERY seconds, meanwhile."""
+    is_over = threading.Event()
+
+    def score() -> None:
+        while not is_over.wait(EVERY):
+            score_by_hand(engine, folder / "model", folder / "rows" / "rows.csv")
+
+    with ThreadPoolExecutor(1) as thread:
+        scoring = thread.submit(score)
+        try:
+            yield
+        finally:
+            is_over.set()
+        scoring.result()
 
 
 def latency(client: Client, engine: docker.DockerClient, folder: Path) -> None:
@@ -144,10 +172,7 @@ def latency(client: Client, engine: docker.DockerClient, folder: Path) -> None:
     }
     completed = [it for it in job.evaluations(status="Completed") if it.get("CheckpointName") in stored]
     ours = [it["EndTime"].timestamp() - stored[it["CheckpointName"]] for it in completed]
-    model = folder / "model"
-    model.mkdir()
-    (model / "scale").write_text("1.5")
-    by_hand = [score_by_hand(engine, model, folder / "rows" / "rows.csv") for _ in range(ROUNDS)]
+    by_hand = [score_by_hand(engine, folder / "model", folder / "rows" / "rows.csv") for _ in range(ROUNDS)]
     floor, found = median(by_hand), median(ours)
     rows = [
         ["docker run, /ping, rows, metrics by hand", f"{floor:.2f} s", "1"],
