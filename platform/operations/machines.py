@@ -29,5 +29,6 @@ def _describe(machine: SeenMachine) -> Answer:
         "TrainingJobName": machine.job_name,
         "Attempt": machine.attempt,
         "RunCount": machine.run_count,
+        "KeptUntil": as_time(machine.kept_until),
         "IdleSince": as_time(machine.since) if machine.since and machine.job_name is None else None,
     }

@@ -23,12 +23,13 @@ from raymaker.platform.reconcile import Reconciler
 from raymaker.platform.records import SecondaryStatus, TrainingJobRecord
 from raymaker.platform.settings import Settings
 from support.evaluations import NoEvaluators, blind_watch
+from support.pools import NoPools
 
 NOW = 1_000.0
 MANY = 300
 
 
-class FakeFleet(NoEvaluators):
+class FakeFleet(NoEvaluators, NoPools):
     """Has so many CPUs, and for each job that it launches one less, until that is gone."""
 
     def __init__(self) -> None:
