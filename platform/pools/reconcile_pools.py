@@ -6,7 +6,7 @@ Level-triggered as the reconciler whose part this is: machines that die, and tim
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -70,22 +70,23 @@ class PoolReconciler:
             until = keeping.kept_until(job)
             kind = self._catalogue.get(job.request["ResourceConfig"]["InstanceType"])
             if until is not None and kind is not None and not is_gang(job):
-                found[f"what is kept of {job.name}"] = Holding(job.account, kind.resources, until)
+                found[f"what is kept of {job.name}"] = Holding(job.account, kind.resources, until, is_kept_warm=True)
         return found
 
     def _has_expired(self, job: TrainingJobRecord, now: float) -> bool:
         """Tell whether the time of a pool is over, and write that down."""
         until = keeping.kept_until(job)
-        if until is None or now < until:
-            return False
-        ended = training.change_training_job(self._database, job.name, partial(keeping.expire, now=now))
-        return keeping.kept_until(ended) is None
+        return until is not None and now >= until and self._is_over(job, partial(keeping.expire, now=now))
 
     def _is_lost(self, job: TrainingJobRecord, there: Collection[str], now: float) -> bool:
         """Tell whether the machine of a pool is gone, and write that down."""
-        if job.warm_pool is None or job.warm_pool.pool_id in there:
-            return False
-        training.change_training_job(self._database, job.name, partial(keeping.lose, now=now))
+        is_there = job.warm_pool is not None and job.warm_pool.pool_id in there
+        return not is_there and self._is_over(job, partial(keeping.lose, now=now))
+
+    def _is_over(self, job: TrainingJobRecord, end: Callable[[TrainingJobRecord], TrainingJobRecord]) -> bool:
+        """End a job's pool, and tell whether it is over: it may have been made longer meanwhile."""
+        with logged(f"the warm pool of {job.name}"):
+            return keeping.kept_until(training.change_training_job(self._database, job.name, end)) is None
         return True
 
     def _begin(self, jobs: Sequence[TrainingJobRecord], now: float) -> dict[str, TrainingJobRecord]:

@@ -145,7 +145,8 @@ def test_what_is_kept_goes_to_a_job_that_matches_and_to_nobody_else(pools: Pools
 def test_room_is_kept_until_it_is_given_back_or_its_time_is_over(pools: Pools) -> None:
     kept = pools.run()
     large = pools.create(keep_s=0, kind="whole")
-    pools.jobs.until(large, "Pending")
+    waiting = pools.jobs.until(large, "Pending")["SecondaryStatusTransitions"][-1]["StatusMessage"]
+    assert waiting.endswith("short of what is free; 1 machine(s) are kept in warm pools")
     pools.give_back(kept)
     pools.completes(large)
     assert pools.said(large) == ["cache=[]", "left=[]"], "without a pool there is no cache"
