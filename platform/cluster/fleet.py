@@ -70,8 +70,8 @@ class RayFleet:
         """Hear, from any thread, that an attempt has reported its end."""
         self._machines.note_end(attempt)
 
-    def keep_pools(self, pools: Mapping[str, KeptFor]) -> frozenset[str]:
-        """Let go of the machines of all warm pools but these, by id. Returns the ids of those that have a machine."""
+    def keep_pools(self, pools: Mapping[str, KeptFor]) -> Mapping[str, bool]:
+        """Let go of the machines of all other warm pools. Says which of these have one, and whether it is free."""
         return self._machines.keep_pools(pools)
 
     def sweep(self) -> None:

@@ -13,7 +13,7 @@ import secrets
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
 
@@ -135,16 +135,19 @@ class Machines:
         found = (machine.actor for machine in self._look().values() if machine.attempt == attempt)
         return next(found, None)
 
-    def keep_pools(self, pools: Mapping[str, KeptFor]) -> frozenset[str]:
-        """Let go of the machines of all warm pools but these, by id. Returns the ids of those that have a machine."""
+    def keep_pools(self, pools: Mapping[str, KeptFor]) -> dict[str, bool]:
+        """Let go of the machines of all other warm pools, and tell which of these have one, and whether it is free."""
         if self._knows_earlier and not any(each.pool_id for each in self._machines.values()):
-            return frozenset()
-        for machine in self._look().values():
-            machine.kept_for = pools.get(machine.pool_id or "")
-            if machine.pool_id and machine.kept_for is None and machine.attempt is None:
-                machine.pool_id, machine.idle_since = None, time.time()
+            return {}
+        there: dict[str, bool] = {}
+        for machine in sorted(self._look().values(), key=lambda each: each.attempt is None):
+            machine.kept_for = pools.get(pool_id := machine.pool_id or "")
+            if machine.attempt is None and pool_id and (machine.kept_for is None or pool_id in there):
+                machine.pool_id, machine.kept_for, machine.idle_since = None, None, time.time()
                 _give_back(machine)
-        return frozenset(each.pool_id for each in self._look().values() if each.pool_id and each.room)
+            elif pool_id and machine.room is not None:
+                there[pool_id] = machine.attempt is None
+        return there
 
     def keep_warm(self, now: float) -> None:
         """Have as many machines wait on each node as demand asks for, and end those that are too many."""
@@ -244,8 +247,8 @@ class Machines:
 
     def _find_kept(self, pool_id: str | None) -> _Machine | None:
         """Find the machine that is kept for a warm pool."""
-        kept = (each for each in self._machines.values() if each.pool_id == pool_id and each.room is not None)
-        return next((each for each in kept if pool_id is not None and each.is_ready and each.attempt is None), None)
+        kept = (each for each in self._machines.values() if pool_id is not None and each.pool_id == pool_id)
+        return next((each for each in kept if each.is_ready and each.attempt is None and each.room is not None), None)
 
     def _find_room(self, needed: Resources) -> _Machine:
         """Find a machine that has what an attempt needs, or make one that will wait for it."""
@@ -272,8 +275,7 @@ class Machines:
     def _idle(self) -> list[_Machine]:
         """The machines that wait for any attempt, the last used first: what it needs is still in memory."""
         free = (each for each in self._machines.values() if each.attempt is None and each.pool_id is None)
-        found = (each for each in free if each.is_ready)
-        return sorted(found, key=lambda machine: -machine.idle_since)
+        return sorted((each for each in free if each.is_ready), key=lambda machine: -machine.idle_since)
 
     def _warming(self) -> list[_Machine]:
         """The machines that will wait for an attempt once they are ready."""
@@ -373,11 +375,10 @@ def _seen(machine: _Machine) -> SeenMachine:
     waiting = MachineStatus.WAITING if machine.is_ready else MachineStatus.WARMING
     status = waiting if machine.attempt is None else MachineStatus.RUNNING
     job_name, attempt = machine.attempt or (None, None)
-    if machine.kept_for is not None and machine.attempt is None:
-        status, job_name = MachineStatus.KEPT, machine.kept_for.job_name
-    until = machine.kept_for.until if machine.kept_for is not None else None
-    since = machine.idle_since
-    return SeenMachine(machine.name, machine.node, status, machine.run_count, since, job_name, attempt, until)
+    seen = SeenMachine(machine.name, machine.node, status, machine.run_count, machine.idle_since, job_name, attempt)
+    if machine.attempt is not None or (kept := machine.kept_for) is None:
+        return seen
+    return replace(seen, status=MachineStatus.KEPT, job_name=kept.job_name, kept_until=kept.until)
 
 
 def _room_name(machine_name: str) -> str:

@@ -26,8 +26,11 @@ from raymaker.platform.specs import instance_counts
 class PoolFleet(Protocol):
     """What is asked of the machines of the cluster."""
 
-    def keep_pools(self, pools: Mapping[str, KeptFor]) -> Collection[str]:
-        """Let go of the machines of all warm pools but these, by id. Returns the ids of those that have a machine."""
+    def keep_pools(self, pools: Mapping[str, KeptFor]) -> Mapping[str, bool]:
+        """Let go of the machines of all warm pools but these, by id.
+
+        Returns the ids of those that have a machine, and whether that has nothing to run.
+        """
 
 
 class PoolReconciler:
@@ -60,7 +63,8 @@ class PoolReconciler:
         there = self._fleet.keep_pools(pools)
         kept = [job for job in live if keeping.kept_until(job) is not None]
         self._kept = [job for job in kept if is_gang(job) or not self._is_lost(job, there, now)]
-        begun = self._begin(jobs, now) if self._kept else {}
+        free = [job for job in self._kept if is_gang(job) or (job.warm_pool and there[job.warm_pool.pool_id])]
+        begun = self._begin(free, jobs, now) if free else {}
         return [begun.get(job.name, job) for job in jobs]
 
     def holdings(self) -> dict[str, Holding]:
@@ -89,10 +93,12 @@ class PoolReconciler:
             return keeping.kept_until(training.change_training_job(self._database, job.name, end)) is None
         return True
 
-    def _begin(self, jobs: Sequence[TrainingJobRecord], now: float) -> dict[str, TrainingJobRecord]:
-        """Begin those that wait and match what is kept, the first with what is kept longest."""
+    def _begin(
+        self, free: Sequence[TrainingJobRecord], jobs: Sequence[TrainingJobRecord], now: float
+    ) -> dict[str, TrainingJobRecord]:
+        """Begin those that wait and match one of which something is kept, that of the oldest job first."""
         matching: dict[tuple[object, ...], list[TrainingJobRecord]] = defaultdict(list)
-        for kept in self._kept:
+        for kept in free:
             matching[match_key(kept, self._settings)].append(kept)
         begun = {}
         for job, key in self._keys.of(job for job in jobs if job.is_waiting):

@@ -48,11 +48,12 @@ class Pools:
         self.platform, self.jobs = platform, jobs
 
     def create(self, keep_s: int = 600, kind: str = "local", count: int = 1, **changes: Any) -> str:
-        look = ["sh", "-c", LOOK]
+        look = ["sh", "-c", 'eval "$LOOK"']
         algorithm = {"TrainingImage": self.jobs.image, "TrainingInputMode": "File", "ContainerEntrypoint": look}
         resources = {"InstanceType": kind, "InstanceCount": count, "VolumeSizeInGB": 1}
         kept = {"KeepAlivePeriodInSeconds": keep_s} if keep_s else {}
-        return self.jobs.create(AlgorithmSpecification=algorithm, ResourceConfig=resources | kept, **changes)
+        changes |= {"AlgorithmSpecification": algorithm, "ResourceConfig": resources | kept}
+        return self.jobs.create(Environment={"LOOK": LOOK}, **changes)
 
     def run(self, **how: Any) -> str:
         name = self.create(**how)
@@ -91,7 +92,14 @@ class Pools:
     def insert_for_other_account(self, like: str) -> str:
         """The same request once more, of an account that the frontend does not know."""
         example = self.jobs.describe(like)
-        fields = ("AlgorithmSpecification", "OutputDataConfig", "ResourceConfig", "StoppingCondition", "RoleArn")
+        fields = (
+            "AlgorithmSpecification",
+            "Environment",
+            "OutputDataConfig",
+            "ResourceConfig",
+            "StoppingCondition",
+            "RoleArn",
+        )
         request, name = {field: example[field] for field in fields}, fresh_name("other")
         database = Database(self.platform.settings.resolved_database_url)
         record = transitions.create_training_job(name, f"arn:{name}", OTHER_ACCOUNT, request, time.time())

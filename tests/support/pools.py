@@ -10,5 +10,5 @@ from raymaker.platform.pools.warm_pool import KeptFor
 class NoPools:
     """The part of a fleet that keeps no machine."""
 
-    def keep_pools(self, _pools: Mapping[str, KeptFor]) -> frozenset[str]:
-        return frozenset()
+    def keep_pools(self, _pools: Mapping[str, KeptFor]) -> Mapping[str, bool]:
+        return {}

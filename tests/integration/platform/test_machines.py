@@ -113,7 +113,7 @@ class World:
         self.end(name)
         self.machines.note_end((name, 1))
         self.until(lambda: not self.machines.attempts())
-        assert self.machines.keep_pools({"pool": KeptFor(name, 9.0)}) == {"pool"}
+        assert self.machines.keep_pools({"pool": KeptFor(name, 9.0)}) == {"pool": True}
 
     def phases(self, name: str) -> list[str]:
         found: list[str] = ray.get(self.control.phases.remote(name))
@@ -234,15 +234,15 @@ def test_what_a_warm_pool_keeps_is_for_its_jobs_alone_until_it_is_let_go_of(worl
     world.end("stranger")
     world.machines.note_end(("stranger", 1))
     world.machines = world.anew()
-    assert world.machines.keep_pools({"pool": KeptFor("first", 9.0)}) == {"pool"}, "a new control actor finds it"
+    assert world.machines.keep_pools({"pool": KeptFor("first", 9.0)}) == {"pool": True}, "a new control actor finds it"
     world.run("second", gpus=gpus, pool="pool")
     assert room in rooms()
     assert (world.home / "warm-pools" / "pool" / "0").is_dir()
-    assert world.machines.keep_pools({}) == {"pool"}, "what runs goes on, whatever the records say"
+    assert world.machines.keep_pools({}) == {"pool": False}, "what runs goes on, whatever the records say"
     world.end("second")
     world.machines.note_end(("second", 1))
     world.until(lambda: not world.machines.attempts())
-    assert world.machines.keep_pools({}) == frozenset()
+    assert world.machines.keep_pools({}) == {}
     world.until(lambda: room not in rooms())
 
 

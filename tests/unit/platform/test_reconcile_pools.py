@@ -31,10 +31,11 @@ class FakeMachines:
     def __init__(self) -> None:
         self.kept: dict[str, KeptFor] = {}
         self.dead: set[str] = set()
+        self.busy: set[str] = set()
 
-    def keep_pools(self, pools: Mapping[str, KeptFor]) -> frozenset[str]:
+    def keep_pools(self, pools: Mapping[str, KeptFor]) -> dict[str, bool]:
         self.kept = dict(pools)
-        return frozenset(pools.keys() - self.dead)
+        return {pool_id: pool_id not in self.busy for pool_id in pools.keys() - self.dead}
 
 
 @dataclasses.dataclass
@@ -139,6 +140,16 @@ def test_a_machine_that_died_is_told_and_not_handed_on(world: World) -> None:
     world.add("second")
     assert world.step() == []
     assert (world.pool("first").status, world.pool("first").reason) == ("Terminated", "Its machine is gone")
+
+
+def test_a_machine_that_has_not_done_yet_is_waited_for(world: World) -> None:
+    world.ended("first")
+    world.machines.busy.add(world.pool("first").pool_id)
+    world.add("second")
+    assert world.step() == []
+    assert world.pool("first").status == "Available"
+    world.machines.busy.clear()
+    assert world.step() == ["second"]
 
 
 def test_a_new_control_plane_goes_by_the_records(world: World) -> None:
