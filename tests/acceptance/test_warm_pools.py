@@ -92,14 +92,7 @@ class Pools:
     def insert_for_other_account(self, like: str) -> str:
         """The same request once more, of an account that the frontend does not know."""
         example = self.jobs.describe(like)
-        fields = (
-            "AlgorithmSpecification",
-            "Environment",
-            "OutputDataConfig",
-            "ResourceConfig",
-            "StoppingCondition",
-            "RoleArn",
-        )
+        fields = ("AlgorithmSpecification", "Environment", "OutputDataConfig", "ResourceConfig", "RoleArn")
         request, name = {field: example[field] for field in fields}, fresh_name("other")
         database = Database(self.platform.settings.resolved_database_url)
         record = transitions.create_training_job(name, f"arn:{name}", OTHER_ACCOUNT, request, time.time())

@@ -107,13 +107,13 @@ class World:
         (self.home / name).touch()
         self.until(lambda: "Completed" in self.phases(name))
 
-    def leave(self, name: str, **how: Any) -> None:
-        """Run a job to its end, of which something is kept."""
+    def leave(self, name: str, *, is_free: bool = True, **how: Any) -> None:
+        """Run a job to its end, of which something is kept; the pool's machine is free then, or runs another."""
         self.run(name, **how)
         self.end(name)
         self.machines.note_end((name, 1))
-        self.until(lambda: not self.machines.attempts())
-        assert self.machines.keep_pools({"pool": KeptFor(name, 9.0)}) == {"pool": True}
+        self.until(lambda: (name, 1) not in self.machines.attempts())
+        assert self.machines.keep_pools({"pool": KeptFor(name, 9.0)}) == {"pool": is_free}
 
     def phases(self, name: str) -> list[str]:
         found: list[str] = ray.get(self.control.phases.remote(name))
@@ -252,3 +252,12 @@ def test_a_kept_machine_that_dies_has_its_room_given_back(world: World) -> None:
         os.kill(pid, signal.SIGKILL)
     world.until(lambda: not world.machines.keep_pools({"pool": KeptFor("first", 9.0)}))
     world.until(lambda: not rooms())
+
+
+def test_one_machine_is_kept_for_a_pool_though_two_were_of_it(world: World) -> None:
+    world.run("slow", pool="pool")
+    world.leave("quick", pool="pool", is_free=False)
+    assert len(rooms()) == 1, "that of the one that runs"
+    world.end("slow")
+    world.machines.note_end(("slow", 1))
+    assert world.machines.keep_pools({"pool": KeptFor("slow", 9.0)}) == {"pool": True}
