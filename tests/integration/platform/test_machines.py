@@ -222,35 +222,36 @@ def test_a_new_control_actor_finds_the_machines_and_what_they_run(world: World) 
 
 @pytest.mark.parametrize("gpus", [0, 1])
 def test_what_a_warm_pool_keeps_is_for_its_jobs_alone_until_it_is_let_go_of(world: World, gpus: int) -> None:
-    world.leave("first", gpus=gpus, pool="pool")
+    first, stranger, second = (f"{name}-{gpus}" for name in ("keeps", "stranger", "reuses"))
+    world.leave(first, gpus=gpus, pool="pool")
     (room,) = rooms()
     world.machines.keep_warm(time.time())
     (kept,) = [it for it in world.machines.pool.machines if it.status is MachineStatus.KEPT]
-    assert (kept.job_name, kept.kept_until) == ("first", 9.0)
+    assert (kept.job_name, kept.kept_until) == (first, 9.0)
     assert world.machines.held() == Resources(0)
     assert not world.machines.give_room(), "nobody else has its room"
-    world.run("stranger")
+    world.run(stranger)
     assert len(rooms()) == 2
-    world.end("stranger")
-    world.machines.note_end(("stranger", 1))
+    world.end(stranger)
+    world.machines.note_end((stranger, 1))
     world.machines = world.anew()
-    assert world.machines.keep_pools({"pool": KeptFor("first", 9.0)}) == {"pool": True}, "a new control actor finds it"
-    world.run("second", gpus=gpus, pool="pool")
+    assert world.machines.keep_pools({"pool": KeptFor(first, 9.0)}) == {"pool": True}, "a new control actor finds it"
+    world.run(second, gpus=gpus, pool="pool")
     assert room in rooms()
     assert (world.home / "warm-pools" / "pool" / "0").is_dir()
     assert world.machines.keep_pools({}) == {"pool": False}, "what runs goes on, whatever the records say"
-    world.end("second")
-    world.machines.note_end(("second", 1))
+    world.end(second)
+    world.machines.note_end((second, 1))
     world.until(lambda: not world.machines.attempts())
     assert world.machines.keep_pools({}) == {}
     world.until(lambda: room not in rooms())
 
 
 def test_a_kept_machine_that_dies_has_its_room_given_back(world: World) -> None:
-    world.leave("first", pool="pool")
+    world.leave("doomed", pool="pool")
     for pid in world.pids():
         os.kill(pid, signal.SIGKILL)
-    world.until(lambda: not world.machines.keep_pools({"pool": KeptFor("first", 9.0)}))
+    world.until(lambda: not world.machines.keep_pools({"pool": KeptFor("doomed", 9.0)}))
     world.until(lambda: not rooms())
 
 
