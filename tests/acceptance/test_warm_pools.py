@@ -156,7 +156,6 @@ def test_room_is_kept_until_it_is_given_back_or_its_time_is_over(pools: Pools) -
     eventually(lambda: not pools.folders(), "its cache is wiped", 30)
     brief = pools.run(keep_s=1)
     assert pools.until(brief, "Terminated")["ResourceRetainedBillableTimeInSeconds"] == 1
-    assert pools.said(pools.run()) == ["cache=[]", "left=[]"]
 
 
 def test_a_pool_outlives_the_control_plane_but_not_its_machine(pools: Pools) -> None:
@@ -168,9 +167,8 @@ def test_a_pool_outlives_the_control_plane_but_not_its_machine(pools: Pools) -> 
     assert pools.said(second) == [f"cache=[{first}- ]", "left=[]"]
     assert eventually(lambda: pools.machines("Kept").get(second), "kept on")["MachineName"] == kept["MachineName"]
     kill_process(pools.platform.home, "ray::Machine")
-    assert pools.until(second, "Terminated")["Status"] == "Terminated"
+    assert pools.until(second, "Terminated")["TerminationReason"] == "Its machine is gone"
     eventually(lambda: not pools.folders(), "what it left is found and wiped", 30)
-    assert pools.said(pools.run()) == ["cache=[]", "left=[]"]
 
 
 def test_each_machine_of_a_gang_finds_its_cache_again(pools: Pools) -> None:
