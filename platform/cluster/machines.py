@@ -137,8 +137,6 @@ class Machines:
 
     def keep_pools(self, pools: Mapping[str, KeptFor]) -> dict[str, bool]:
         """Let go of the machines of all other warm pools, and tell which of these have one, and whether it is free."""
-        if self._knows_earlier and not any(each.pool_id for each in self._machines.values()):
-            return {}
         there: dict[str, bool] = {}
         for machine in sorted(self._look().values(), key=lambda each: each.attempt is None):
             machine.kept_for = pools.get(pool_id := machine.pool_id or "")
@@ -274,12 +272,14 @@ class Machines:
 
     def _idle(self) -> list[_Machine]:
         """The machines that wait for any attempt, the last used first: what it needs is still in memory."""
-        free = (each for each in self._machines.values() if each.attempt is None and each.pool_id is None)
-        return sorted((each for each in free if each.is_ready), key=lambda machine: -machine.idle_since)
+        return sorted((each for each in self._free_ones() if each.is_ready), key=lambda machine: -machine.idle_since)
 
     def _warming(self) -> list[_Machine]:
         """The machines that will wait for an attempt once they are ready."""
-        return [each for each in self._machines.values() if not each.is_ready and each.attempt is None]
+        return [each for each in self._free_ones() if not each.is_ready]
+
+    def _free_ones(self) -> list[_Machine]:
+        return [each for each in self._machines.values() if each.attempt is None and each.pool_id is None]
 
     def _idle_on(self, node: str | None) -> list[_Machine]:
         return [machine for machine in self._idle() if machine.node == node]
