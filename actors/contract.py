@@ -21,6 +21,7 @@ from raymaker.actors.spec import ChannelSpec, Mount, Place, TrainingSpec, host_n
 
 ML = "/opt/ml"
 EXCHANGE = f"{ML}/exchange"
+POOL_CACHE = f"{ML}/sagemaker/warmpoolcache"
 NETWORK_INTERFACE = "eth0"
 MASTER_PORT = 29_500
 """Where torch.distributed's first process listens by custom; the first container is told to use it."""
@@ -59,12 +60,14 @@ ALONE = Seat()
 class JobFolder:
     """Where one container's part of /opt/ml lies: its own folder, and what it sees alike with others of its machine.
 
-    `channels` holds the channels that every container gets whole, `checkpoints` what is kept from start to start.
+    `channels` holds the channels that every container gets whole, `checkpoints` what is kept from start to start, and
+    `pool_cache` what is kept from job to job, where the machine belongs to a warm pool.
     """
 
     root: Path
     channels: Path
     checkpoints: Path
+    pool_cache: Path | None = None
 
     @classmethod
     def of_one(cls, root: Path) -> JobFolder:
@@ -117,7 +120,7 @@ def lay_out(folder: JobFolder, spec: TrainingSpec, seat: Seat = ALONE) -> None:
         _make_folder(path, 0o755)
     for channel in _fetched(spec):
         _make_folder(folder.data / channel.name, 0o755)  # the place to mount it
-    for path in (folder.model, folder.output, folder.output_data, folder.checkpoints):
+    for path in (folder.model, folder.output, folder.output_data, folder.checkpoints, *_pool_caches(folder)):
         _make_folder(path, 0o777)
     write_hyperparameters(folder, spec)
     _write_json(folder.config / "inputdataconfig.json", input_data_config(spec))
@@ -147,6 +150,7 @@ def mounts(folder: JobFolder, spec: TrainingSpec) -> tuple[Mount, ...]:
     ]
     if spec.checkpoint_uri is not None:
         seen.append(Mount(str(folder.checkpoints), spec.checkpoint_local_path))
+    seen += [Mount(str(cache), POOL_CACHE) for cache in _pool_caches(folder)]
     return tuple(seen)
 
 
@@ -158,6 +162,7 @@ def environment(spec: TrainingSpec, seat: Seat = ALONE, s3_endpoint_url: str | N
         "TRAINING_JOB_ARN": spec.job_arn,
         "AWS_REGION": spec.region,
         "RAYMAKER_EXCHANGE": EXCHANGE,
+        **({"SAGEMAKER_MANAGED_WARMPOOL_CACHE_DIRECTORY": POOL_CACHE} if spec.warm_pool is not None else {}),
         **endpoint,
         **(_distributed_environment(seat) if seat.place.world_size > 1 else {}),
         **spec.environment,
@@ -276,6 +281,10 @@ def read_failure(folder: JobFolder) -> str | None:
     except OSError:
         return None
     return text[:FAILURE_LIMIT].replace("\0", "").strip() or None
+
+
+def _pool_caches(folder: JobFolder) -> list[Path]:
+    return [] if folder.pool_cache is None else [folder.pool_cache]
 
 
 def _fetched(spec: TrainingSpec) -> list[ChannelSpec]:

@@ -114,7 +114,9 @@ class Instance:
 
     def folder(self, seat: Seat) -> JobFolder:
         """Where one container's part of /opt/ml lies."""
-        return JobFolder(self._root / str(seat.index), self.input.shared_folder, self._root / "checkpoints")
+        pool = self.spec.warm_pool
+        cache = self._site.warm_pools / pool / str(self.place.machine_index) if pool is not None else None
+        return JobFolder(self._root / str(seat.index), self.input.shared_folder, self._root / "checkpoints", cache)
 
     def pids(self) -> Mapping[int, int]:
         """The first process of each container that can be seen from here, by rank. Raises EngineAway."""

@@ -63,6 +63,11 @@ class Site:
         return self.home / "cache" / "objects"
 
     @property
+    def warm_pools(self) -> Path:
+        """Where machines of warm pools keep what jobs leave for each other: `<warm_pools>/<pool>/<machine>`."""
+        return self.home / "warm-pools"
+
+    @property
     def transforms(self) -> Path:
         """Where machines of transform jobs have their folders: `<transforms>/<job>/<attempt>-<machine>`."""
         return self.home / "transforms"

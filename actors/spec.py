@@ -244,6 +244,8 @@ class TrainingSpec:
     """Whether the user's own errors are tried again too (the request has a RetryStrategy)."""
     start: int = 0
     revisions: Revisions = Revisions()
+    warm_pool: str | None = None
+    """Which warm pool its machines belong to: what they keep from job to job is found by this name."""
 
     @property
     def container_resources(self) -> Resources:

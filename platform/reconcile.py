@@ -25,6 +25,7 @@ from raymaker.platform.hosting import rollout
 from raymaker.platform.hosting.reconcile_rollouts import RolloutReconciler
 from raymaker.platform.hosting.reconcile_sleep import SleepReconciler
 from raymaker.platform.placing import Derived, Line, Placing, logged
+from raymaker.platform.pools.reconcile_pools import PoolFleet, PoolReconciler
 from raymaker.platform.records import (
     Deployment,
     EndpointRecord,
@@ -46,7 +47,7 @@ logger = logging.getLogger(__name__)
 Attempt = tuple[str, int]
 
 
-class Fleet(TransformFleet, EvaluatorFleet, Protocol):
+class Fleet(TransformFleet, EvaluatorFleet, PoolFleet, Protocol):
     """What the reconciler asks of the cluster."""
 
     def supervisors(self) -> frozenset[Attempt]:
@@ -98,6 +99,7 @@ class Reconciler:
         self._transforms = TransformReconciler(database, fleet, catalogue)
         self._evaluations = EvaluationReconciler(database, fleet, catalogue, watch, settings.evaluator_keep_s)
         self._sleep = SleepReconciler(database, fleet, settings.resting_endpoints)
+        self._pools = PoolReconciler(database, fleet, settings, catalogue)
         self._rollouts = RolloutReconciler(database)
         self._deployed: dict[str, tuple[int, RolloutStage | None, int | None]] = {}
         """What this process last deployed, so that an unchanged endpoint is not deployed at every step."""
@@ -121,9 +123,10 @@ class Reconciler:
         unfinished = training.unfinished_training_jobs(self._database, self._jobs)
         self._jobs = {job.name: job for job in unfinished}
         jobs = [job for job in unfinished if not is_comparison(job.request)]
+        jobs = self._pools.step(jobs, now)
         follow_comparisons(self._database, [job for job in unfinished if is_comparison(job.request)], now)
         lines = [self._step_jobs(jobs, now), self._transforms.step()]
-        holdings = self._evaluations.step(jobs, now)
+        holdings = self._evaluations.step(jobs, now) | self._pools.holdings()
         holdings |= {name: held for line in lines for name, held in line.holdings.items()}
         waiting = [job for line in lines for job in line.waiting]
         self._placing.step(waiting, holdings, now, self._evaluations)  # which take no job's place

@@ -14,6 +14,7 @@ from typing import Any
 from raymaker.actors.reports import Source
 from raymaker.actors.spec import SourceSpec
 from raymaker.platform.changing.update_record import JobUpdate
+from raymaker.platform.pools.warm_pool import WarmPool
 from raymaker.serving.graph.document import Placement, parse_graph
 
 OWNER_TAG = "raymaker:endpoint"
@@ -160,6 +161,8 @@ class TrainingJobRecord:
     deletes_model: bool = False
     updates: tuple[JobUpdate, ...] = ()
     """The last changes, oldest first; those before them are events only."""
+    warm_pool: WarmPool | None = None
+    """What becomes of its machines after its end; None where they are not kept, and before it has any."""
 
     @property
     def is_waiting(self) -> bool:

@@ -52,11 +52,12 @@ class Queued:
 
 @dataclass(frozen=True)
 class Holding:
-    """What a job holds that was started, and by when it must have ended, in epoch seconds."""
+    """What a job holds that was started, or what is kept warm after one, and by when that ends, in epoch seconds."""
 
     account: str
     held: Resources
     ends_by: float
+    is_kept_warm: bool = False
 
 
 class Room:
@@ -95,6 +96,8 @@ class Room:
         reason = f"{job.waits}: {shortage(_of_kinds(after, job.needed))} short of what is free"
         if others := sum(kept.account != job.account for kept in self.kept):
             reason += f", less what is kept for {others} job(s) of other accounts"
+        if warm := sum(it.is_kept_warm and it.ends_by > self._now for it in self._holdings):
+            reason += f"; {warm} machine(s) are kept in warm pools"
         self._scarce[job.account] |= lacking
         self._left = after
         self.kept.append(job)

@@ -87,6 +87,7 @@ def training_spec(record: TrainingJobRecord, catalogue: Catalogue, settings: Set
         retries_errors="RetryStrategy" in request,
         start=record.start,
         revisions=revisions_of(record),
+        warm_pool=record.warm_pool.pool_id if record.warm_pool is not None else None,
     )
 
 

@@ -14,6 +14,7 @@ from raymaker.actors.reports import JobReport, Outcome, ReportRefused
 from raymaker.platform.changing import job_updates
 from raymaker.platform.hosting import rollout
 from raymaker.platform.phases import PHASE_ORDER, REPORTABLE, IllegalMove, enter, refuse_move
+from raymaker.platform.pools import keeping
 from raymaker.platform.records import (
     Deployment,
     EndpointRecord,
@@ -60,11 +61,17 @@ def mark_pending(record: TrainingJobRecord, reason: str, now: float) -> Training
     return enter(record, SecondaryStatus.PENDING, reason, now)
 
 
-def start_attempt(record: TrainingJobRecord, now: float, node_id: str | None = None) -> TrainingJobRecord:
-    """Begin the attempt for which a job waited. Raises IllegalMove once it was begun, or after a stop."""
+def start_attempt(
+    record: TrainingJobRecord, now: float, node_id: str | None = None, pool_id: str | None = None
+) -> TrainingJobRecord:
+    """Begin the attempt for which a job waited, on the machines of a warm pool where one is named.
+
+    Raises IllegalMove once it was begun, or after a stop.
+    """
     _require_waiting(record, "be started")
     started = enter(record, SecondaryStatus.STARTING, "Starting the training job", now)
-    return dataclasses.replace(started, attempt=max(1, record.attempt), start=0, node_id=node_id, modified_at=now)
+    begun = dataclasses.replace(started, attempt=max(1, record.attempt), start=0, node_id=node_id, modified_at=now)
+    return keeping.begin(begun, pool_id)
 
 
 def begin_start(record: TrainingJobRecord, attempt: int, message: str, now: float) -> TrainingJobRecord:
@@ -151,7 +158,8 @@ def lose_attempt(record: TrainingJobRecord, attempt: int, reason: str, now: floa
     if record.status.ended or attempt != record.attempt or attempt == 0:
         return record
     if record.status is TrainingJobStatus.STOPPING:
-        return end(record, Outcome.STOPPED, f"Training job stopped. Its machine was lost meanwhile: {reason}", now)
+        message = f"Training job stopped. Its machine was lost meanwhile: {reason}"
+        return end(keeping.lose(record, now), Outcome.STOPPED, message, now)
     if job_updates.is_moving(record):
         return job_updates.move(record, now)
     if attempt - record.move_count >= max_attempts(record):
@@ -335,10 +343,11 @@ def end(record: TrainingJobRecord, outcome: Outcome, message: str, now: float) -
     status, secondary = _ENDS[outcome]
     ended = enter(job_updates.give_up(record, "the job ended before", now), secondary, message, now)
     last = dataclasses.replace(ended.transitions[-1], ended_at=now)
-    return dataclasses.replace(
+    ended = dataclasses.replace(
         ended,
         status=status,
         transitions=(*ended.transitions[:-1], last),
         ended_at=now if record.ended_at is None else record.ended_at,
         modified_at=now,
     )
+    return keeping.after_end(ended, outcome, now)

@@ -15,6 +15,7 @@ from raymaker.actors.spec import Manner, Revisions
 from raymaker.platform.changing.changes import changed_request, manner_of, summarise
 from raymaker.platform.changing.update_record import JobUpdate, UpdateStatus
 from raymaker.platform.phases import IllegalMove, enter, refuse_move
+from raymaker.platform.pools import keeping
 from raymaker.platform.records import EventRecord, SecondaryStatus, TrainingJobRecord, TrainingJobStatus
 
 KEPT_COUNT = 100
@@ -30,14 +31,15 @@ def request_update(
 ) -> TrainingJobRecord:
     """Accept a change of a job that trains. `metrics` are its last numbers.
 
-    A change that concerns no container is in force at once. Raises IllegalMove where the job does not train, and
-    ChangeUnderWay.
+    A change that concerns no container is in force at once; how long what is kept of a job is kept may change after its
+    end too. Raises IllegalMove where the job does not train, and ChangeUnderWay.
     """
     manner = manner_of(record.request, changes)
     if record.open_update is not None:
         under_way = f"revision {record.open_update.revision} is {record.open_update.status}"
         raise ChangeUnderWay(f"training job {record.name} is being changed already: {under_way}")
-    if record.status.ended or record.status is TrainingJobStatus.STOPPING:
+    is_over = record.status.ended and not keeping.changes_period_only(record, changes)
+    if is_over or record.status is TrainingJobStatus.STOPPING:
         refuse_move(record, "be changed")
     if manner is not None and record.secondary is not SecondaryStatus.TRAINING:
         refuse_move(record, "be changed before it trains")
@@ -51,7 +53,7 @@ def request_update(
     )
     kept = (*record.updates[-KEPT_COUNT + 1 :], update)
     accepted = dataclasses.replace(record, updates=kept, modified_at=now)
-    return accepted if manner is not None else _apply(accepted, now)
+    return accepted if manner is not None else keeping.follow_period(_apply(accepted, now), now)
 
 
 def apply_update_report(record: TrainingJobRecord, report: UpdateReport, now: float) -> tuple[TrainingJobRecord, bool]:
@@ -97,6 +99,7 @@ def move(record: TrainingJobRecord, now: float) -> TrainingJobRecord:
         started_at=None,
         ended_at=None,
         node_id=None,
+        warm_pool=None,
     )
 
 

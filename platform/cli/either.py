@@ -147,6 +147,7 @@ def _show_job(seen: Mapping[str, Any]) -> None:
             "Started": seen.get("TrainingStartTime"),
             "Ended": seen.get("TrainingEndTime"),
             "Model": seen.get("ModelArtifacts", {}).get("S3ModelArtifacts"),
+            "Warm pool": _warm_pool(seen.get("WarmPoolStatus")),
         }
     )
     if transitions := seen.get("SecondaryStatusTransitions"):
@@ -165,6 +166,22 @@ def _show_job(seen: Mapping[str, Any]) -> None:
     if final := seen.get("FinalMetricDataList"):
         typer.echo()
         display.show_table(("METRIC", "LAST"), ((metric["MetricName"], metric["Value"]) for metric in final))
+
+
+def _warm_pool(seen: Mapping[str, Any] | None) -> str | None:
+    """Say how it stands with what is kept of a job."""
+    if seen is None:
+        return None
+    said = [seen["Status"]]
+    if "KeptUntil" in seen:
+        said.append(f"kept until {display.to_text(seen['KeptUntil'])}")
+    if "ReusedByJob" in seen:
+        said.append(f"by {seen['ReusedByJob']}")
+    if "TerminationReason" in seen:
+        said.append(seen["TerminationReason"])
+    if "ResourceRetainedBillableTimeInSeconds" in seen:
+        said.append(f"{seen['ResourceRetainedBillableTimeInSeconds']} s of waiting")
+    return ", ".join(said)
 
 
 def _show_history(seen: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> None:

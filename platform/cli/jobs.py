@@ -43,6 +43,9 @@ def train(
     ] = None,
     containers_per_instance: Annotated[int, typer.Option(help="How many containers share each machine.")] = 1,
     placement: Annotated[str | None, typer.Option(metavar="pack|spread", help="Where the machines go.")] = None,
+    keep_alive: Annotated[
+        int | None, typer.Option(min=0, metavar="SECONDS", help="Keep its machine for so long, for a job that matches.")
+    ] = None,
     shard: Annotated[
         list[str], typer.Option(metavar="NAME=object|record", help="Give each container a part of this input. Repeat.")
     ] = [],  # noqa: B006
@@ -83,6 +86,7 @@ def train(
         max_instance_count=max_instance_count,
         containers_per_instance=containers_per_instance,
         placement=placement,
+        keep_alive_s=keep_alive,
         shard=pairs("--shard", shard),
         stream=pairs("--stream", stream),
         checkpoints=checkpoint_uri,

@@ -9,7 +9,7 @@ from raymaker.platform.cli.session import AsJson, client_of
 
 
 def pools(ctx: typer.Context, *, as_json: AsJson = False) -> None:
-    """Show the machines that run jobs of one instance, those that wait for one, and why so many wait."""
+    """Show the machines that run jobs of one instance, are kept after one or wait for one, and why so many wait."""
     found = client_of(ctx).machines()
     if as_json:
         display.show_json(found)
@@ -22,10 +22,13 @@ def pools(ctx: typer.Context, *, as_json: AsJson = False) -> None:
             it.get("TrainingJobName"),
             it["RunCount"],
             it.get("IdleSince"),
+            it.get("KeptUntil"),
         )
         for it in found["Machines"]
     )
-    display.show_table(("MACHINE", "NODE", "STATUS", "JOB", "JOBS BEFORE", "IDLE SINCE"), rows, empty="no machines")
+    display.show_table(
+        ("MACHINE", "NODE", "STATUS", "JOB", "JOBS BEFORE", "IDLE SINCE", "KEPT UNTIL"), rows, empty="no machines"
+    )
     typer.echo(
         f"{found['WantedWaitingCount']} should wait on each node (at least {found['MinWaitingCount']}, at most "
         f"{found['MaxWaitingCount']}): {found['RecentStartCount']} jobs started in the last minute"

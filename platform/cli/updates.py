@@ -24,6 +24,10 @@ def update(
     base_image: Annotated[str | None, typer.Option(help="Image to run the source in; default: as now.")] = None,
     instance_type: Annotated[str | None, typer.Option(help="What machine to go on with. Needs --restart.")] = None,
     instance_count: Annotated[int | None, typer.Option(help="How many machines. Needs --restart.")] = None,
+    keep_alive: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="SECONDS", help="Keep its machine for so long after its end; 0: give it back."),
+    ] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Replace containers that do not hear of the change.")
     ] = False,
@@ -36,7 +40,7 @@ def update(
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until the change is in force.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Change a training job while it trains."""
+    """Change a training job while it trains, or how long its machine is kept."""
     changed = (
         client_of(ctx)
         .job(name)
@@ -48,6 +52,7 @@ def update(
             base_image=base_image,
             instance_type=instance_type,
             instance_count=instance_count,
+            keep_alive_s=keep_alive,
             restart=restart,
             hear_timeout_s=hear_timeout,
             delete_model_data=delete_model_data,

@@ -67,6 +67,7 @@ class Client:
         max_instance_count: int | None = None,
         containers_per_instance: int = 1,
         placement: str | None = None,
+        keep_alive_s: int | None = None,
         shard: Mapping[str, str] | None = None,
         stream: Mapping[str, str] | None = None,
         checkpoints: str | Path | None = None,
@@ -90,7 +91,8 @@ class Client:
         `placement` packs or spreads. `shard` maps inputs of which each container gets a part to "object" or "record",
         `stream` those that come while it trains to "pipe", "arrow" or "fastfile" (docs/streaming.md). `checkpoints` is
         where `checkpoint_path` (/opt/ml/checkpoints) is kept. `evaluation` is an EvaluationConfig: how each of them,
-        and the model, is judged while the job trains.
+        and the model, is judged while the job trains. After it its machine is kept for a job that matches, for
+        `keep_alive_s` (docs/warm-pools.md).
 
         `algorithms` (as AlgorithmSpecification.Algorithms) train side by side, each in a job of its own; the job has
         the model that is best by the metric `select_by` of its evaluation.
@@ -121,6 +123,7 @@ class Client:
                 most_count=max_instance_count,
                 containers=containers_per_instance,
                 placement=placement,
+                keep_alive_s=keep_alive_s,
             ),
             StoppingCondition={"MaxRuntimeInSeconds": max_runtime_s},
             EnableNetworkIsolation=not network,

@@ -194,6 +194,7 @@ class TrainingJob:
         base_image: str | None = None,
         instance_type: str | None = None,
         instance_count: int | None = None,
+        keep_alive_s: int | None = None,
         restart: bool = False,
         hear_timeout_s: int | None = None,
         delete_model_data: bool = False,
@@ -203,14 +204,15 @@ class TrainingJob:
 
         Hyperparameters that are not named stay. Containers that do not listen for changes have the change fail, or with
         `restart` are replaced, as they are for another image; another instance type or count starts the job again from
-        its last checkpoint. `hear_timeout_s` is how long they have to hear of it (60). `entry_point` None is the one
-        that the job has. Raises WrongArgument, RequestRefused, and when waiting UpdateFailed.
+        its last checkpoint. They have `hear_timeout_s` (60) to hear of it. `entry_point` None is the job's. After its
+        end `keep_alive_s` alone may change. Raises WrongArgument, RequestRefused, and when waiting UpdateFailed.
         """
         if entry_point is None and source is not None:
             entry_point = self.describe()["AlgorithmSpecification"].get("AlgorithmSource", {}).get("EntryPoint")
         algorithm = make_algorithm(source, entry_point, image, base_image) if source or image else {}
         algorithm.pop("TrainingInputMode", None)
-        resources = given(InstanceType=instance_type, InstanceCount=instance_count)
+        kept = given(KeepAlivePeriodInSeconds=keep_alive_s)
+        resources = given(InstanceType=instance_type, InstanceCount=instance_count) | kept
         answer = self.connection.call(
             "update_training_job",
             TrainingJobName=self.name,

@@ -67,6 +67,7 @@ def make_resources(
     most_count: int | None,
     containers: int,
     placement: str | None,
+    keep_alive_s: int | None,
 ) -> dict[str, Any]:
     """Say what machines the job runs on. `count` None is the most of an elastic job, and 1 of any other."""
     return {
@@ -78,6 +79,7 @@ def make_resources(
             MaxInstanceCount=most_count,
             ContainersPerInstance=containers if containers != 1 else None,
             PlacementStrategy=placement.capitalize() if placement else None,
+            KeepAlivePeriodInSeconds=keep_alive_s,
         ),
     }
 

@@ -75,6 +75,11 @@ class Control:
         """The machines that run jobs, and those that wait."""
         return self._fleet.pool
 
+    def living_pools(self) -> frozenset[str]:
+        """Name the warm pools that are in use or kept."""
+        live = training.live_warm_pools(self._database)
+        return frozenset(job.warm_pool.pool_id for job in live if job.warm_pool is not None)
+
     def report(self, report: JobReport) -> None:
         """Record a training job's step. Raises ReportRefused where the attempt is no longer the job's."""
         if report.outcome is not None:

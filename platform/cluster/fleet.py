@@ -21,6 +21,7 @@ from raymaker.platform.cluster.workers import remote_class
 from raymaker.platform.evaluating.evaluators import EvaluatorKey
 from raymaker.platform.pools.seen import SeenPool
 from raymaker.platform.pools.sizing import Limits
+from raymaker.platform.pools.warm_pool import KeptFor
 from raymaker.platform.settings import Settings
 from raymaker.platform.transforming.reconcile_transforms import MachineKey
 from raymaker.serving import endpoint as serving_endpoint
@@ -68,6 +69,10 @@ class RayFleet:
     def note_end(self, attempt: Attempt) -> None:
         """Hear, from any thread, that an attempt has reported its end."""
         self._machines.note_end(attempt)
+
+    def keep_pools(self, pools: Mapping[str, KeptFor]) -> Mapping[str, bool]:
+        """Let go of the machines of all other warm pools. Says which of these have one, and whether it is free."""
+        return self._machines.keep_pools(pools)
 
     def sweep(self) -> None:
         """Give back the room of gangs and of single machines that are gone."""

@@ -11,10 +11,11 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raymaker.actors.pool_folders import remove_ended
 from raymaker.actors.reaper import Reaper
 from raymaker.actors.runtime.select import available_leftovers, available_runtimes
 from raymaker.actors.site import Site
-from raymaker.platform.cluster.reporter import NAMESPACE
+from raymaker.platform.cluster.reporter import NAMESPACE, ControlReporter
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Janitor:
     def __init__(self, site: Site) -> None:
         self._site = site
         threading.Thread(target=self._sweep, name="janitor", daemon=True).start()
+        threading.Thread(target=self._sweep_pools, name="pool-janitor", daemon=True).start()
 
     def ready(self) -> bool:
         """Answer: the janitor is there."""
@@ -56,6 +58,17 @@ class Janitor:
                     logger.warning("removed %s: its owner is dead", name)
             except Exception:
                 logger.exception("a sweep failed; the next one tries again")
+            time.sleep(STEP_S)
+
+    def _sweep_pools(self) -> None:
+        """Remove what warm pools that have ended left. A thread of its own, as it waits for the control actor."""
+        reporter = ControlReporter()
+        while True:
+            try:
+                for name in remove_ended(self._site.warm_pools, reporter.living_pools):
+                    logger.info("removed what warm pool %s left: it has ended", name)
+            except Exception:
+                logger.exception("a sweep of warm pools failed; the next one tries again")
             time.sleep(STEP_S)
 
 

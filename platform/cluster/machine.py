@@ -31,7 +31,8 @@ Attempt = tuple[str, int]
 class Occupation:
     """What a machine tells of itself: its node's id, its process, what it runs, how many attempts it has run before.
 
-    One that is not kept lives in its attempt's reservation, and ends with that.
+    One that is not kept lives in its attempt's reservation, and ends with that. `pool_id` is the warm pool of the
+    attempt that it runs, or ran last.
     """
 
     node_id: str
@@ -39,6 +40,7 @@ class Occupation:
     attempt: Attempt | None
     run_count: int
     is_kept: bool
+    pool_id: str | None = None
 
 
 class Machine:
@@ -58,13 +60,14 @@ class Machine:
         """Of attempts that are not over in every respect: the last, and perhaps some before that still clean up."""
         self._attempt: Attempt | None = None
         self._run_count = 0
+        self._pool_id: str | None = None
         self._standbys = Standbys(site.home, site.standby_count) if site.standby_count else None
         self._lock = threading.Lock()
 
     def occupation(self) -> Occupation:
         """Tell of this machine; an answer means that it is ready."""
         node_id = ray.get_runtime_context().get_node_id()
-        return Occupation(node_id, os.getpid(), self._attempt, self._run_count, self._is_kept)
+        return Occupation(node_id, os.getpid(), self._attempt, self._run_count, self._is_kept, self._pool_id)
 
     def run(self, spec: TrainingSpec) -> None:
         """Run an attempt, and return once it has ended and has been reported. Raises StartError without a driver.
@@ -77,7 +80,7 @@ class Machine:
             if self._attempt is not None:
                 raise RuntimeError(f"this machine runs {self._attempt}, and cannot take {attempt} too")
             runtime = self._select_runtime()
-            self._attempt = attempt
+            self._attempt, self._pool_id = attempt, spec.warm_pool
             self._supervisor = Supervisor(spec, self._site, runtime, self._reporter, machine_id())
             self._running = [*(each for each in self._running if not each.wait(0)), self._supervisor]
         self.wait()

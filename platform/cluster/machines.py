@@ -12,8 +12,8 @@ import logging
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
 
@@ -37,6 +37,7 @@ from raymaker.platform.cluster.reporter import NAMESPACE
 from raymaker.platform.cluster.workers import remote_class
 from raymaker.platform.pools.seen import MachineStatus, SeenMachine, SeenPool
 from raymaker.platform.pools.sizing import WINDOW_S, Limits, superfluous, wanted_count
+from raymaker.platform.pools.warm_pool import KeptFor
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,14 @@ class _Machine:
     needed: Resources = field(default_factory=lambda: Resources(0.0))
     """What its room holds; nothing where that is not known."""
     run_count: int = 0
+    pool_id: str | None = None
+    """The warm pool that it belongs to: with nothing to run it is kept for that, its room too."""
+    kept_for: KeptFor | None = None
+
+    @property
+    def may_go(self) -> bool:
+        """Whether it is to end where it has nothing to run."""
+        return self.pool_id is None and (not self.is_kept or self.run_count >= MOST_RUNS)
 
 
 class Machines:
@@ -112,8 +121,8 @@ class Machines:
         if (found := next((each for each in machines.values() if each.attempt == attempt), None)) is not None:
             return None if found.is_kept else found.made
         self._starts.append(time.time())
-        machine = self._find_room(spec.instance_type.resources)
-        machine.attempt = attempt
+        machine = self._find_kept(spec.warm_pool) or self._find_room(spec.instance_type.resources)
+        machine.attempt, machine.pool_id = attempt, spec.warm_pool
         self._await_end(machine, machine.actor.run.remote(spec))
         return None if machine.is_kept else machine.made
 
@@ -125,6 +134,18 @@ class Machines:
         """The actor that runs an attempt, None where there is none."""
         found = (machine.actor for machine in self._look().values() if machine.attempt == attempt)
         return next(found, None)
+
+    def keep_pools(self, pools: Mapping[str, KeptFor]) -> dict[str, bool]:
+        """Let go of the machines of all other warm pools, and tell which of these have one, and whether it is free."""
+        there: dict[str, bool] = {}
+        for machine in sorted(self._look().values(), key=lambda each: each.attempt is None):
+            machine.kept_for = pools.get(pool_id := machine.pool_id or "")
+            if machine.attempt is None and pool_id and (machine.kept_for is None or pool_id in there):
+                machine.pool_id, machine.kept_for, machine.idle_since = None, None, time.time()
+                _give_back(machine)
+            elif pool_id and machine.room is not None:
+                there[pool_id] = machine.attempt is None
+        return there
 
     def keep_warm(self, now: float) -> None:
         """Have as many machines wait on each node as demand asks for, and end those that are too many."""
@@ -176,7 +197,7 @@ class Machines:
             if machine.name not in names or not self._is_well(machine):
                 del self._machines[machine.name]
                 self._end(machine)
-            elif machine.attempt is None and (not machine.is_kept or machine.run_count >= MOST_RUNS):
+            elif machine.attempt is None and machine.may_go:
                 self._retire(self._machines.pop(machine.name))
         self._ended.intersection_update([machine.attempt for machine in self._machines.values() if machine.attempt])
         return self._machines
@@ -222,6 +243,11 @@ class Machines:
         ray.kill(machine.actor)
         _give_back(machine)
 
+    def _find_kept(self, pool_id: str | None) -> _Machine | None:
+        """Find the machine that is kept for a warm pool."""
+        kept = (each for each in self._machines.values() if pool_id is not None and each.pool_id == pool_id)
+        return next((each for each in kept if each.is_ready and each.attempt is None and each.room is not None), None)
+
     def _find_room(self, needed: Resources) -> _Machine:
         """Find a machine that has what an attempt needs, or make one that will wait for it."""
         waiting = [*self._idle(), *self._warming()] if not needed.gpus else []
@@ -245,13 +271,15 @@ class Machines:
         return machine
 
     def _idle(self) -> list[_Machine]:
-        """The machines that wait for an attempt, the last used first: what it needs is still in memory."""
-        found = (each for each in self._machines.values() if each.is_ready and each.attempt is None)
-        return sorted(found, key=lambda machine: -machine.idle_since)
+        """The machines that wait for any attempt, the last used first: what it needs is still in memory."""
+        return sorted((each for each in self._free_ones() if each.is_ready), key=lambda machine: -machine.idle_since)
 
     def _warming(self) -> list[_Machine]:
         """The machines that will wait for an attempt once they are ready."""
-        return [each for each in self._machines.values() if not each.is_ready and each.attempt is None]
+        return [each for each in self._free_ones() if not each.is_ready]
+
+    def _free_ones(self) -> list[_Machine]:
+        return [each for each in self._machines.values() if each.attempt is None and each.pool_id is None]
 
     def _idle_on(self, node: str | None) -> list[_Machine]:
         return [machine for machine in self._idle() if machine.node == node]
@@ -295,6 +323,7 @@ class Machines:
             return False
         machine.node, machine.attempt = occupation.node_id, occupation.attempt
         machine.run_count, machine.is_kept = occupation.run_count, occupation.is_kept
+        machine.pool_id = occupation.pool_id
         machine.is_ready, machine.idle_since = True, time.time()
         if machine.attempt is not None:
             self._await_end(machine, machine.actor.wait.remote())
@@ -346,7 +375,10 @@ def _seen(machine: _Machine) -> SeenMachine:
     waiting = MachineStatus.WAITING if machine.is_ready else MachineStatus.WARMING
     status = waiting if machine.attempt is None else MachineStatus.RUNNING
     job_name, attempt = machine.attempt or (None, None)
-    return SeenMachine(machine.name, machine.node, status, machine.run_count, machine.idle_since, job_name, attempt)
+    seen = SeenMachine(machine.name, machine.node, status, machine.run_count, machine.idle_since, job_name, attempt)
+    if machine.attempt is not None or (kept := machine.kept_for) is None:
+        return seen
+    return replace(seen, status=MachineStatus.KEPT, job_name=kept.job_name, kept_until=kept.until)
 
 
 def _room_name(machine_name: str) -> str:

@@ -99,6 +99,11 @@ class ControlReporter:
         """Forget an invocation."""
         return bool(self._call("queue", "finish", claim))
 
+    def living_pools(self) -> frozenset[str]:
+        """Name the warm pools that are in use or kept."""
+        living: frozenset[str] = self._call("living_pools")
+        return living
+
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Call the control actor until it answers. Raises what it refuses with, never that it is away."""
         pause_s = FIRST_PAUSE_S

@@ -14,6 +14,7 @@ from typing import Any
 import ray
 from ray import serve
 
+from raymaker.actors.pool_folders import remove_ended
 from raymaker.actors.reaper import Reaper
 from raymaker.actors.runtime.select import available_leftovers, available_runtimes
 from raymaker.platform.cluster import head
@@ -150,13 +151,14 @@ def _take_down_actors(*, joined: bool) -> None:
 
 
 def _remove_containers(settings: Settings) -> None:
-    """Remove every container of this home: with the actors gone, nobody owns one."""
+    """Remove every container of this home, and what they left: with the actors gone, nobody owns one."""
     site = site_of(settings)
     leftovers = available_leftovers(site.driver, site.home)
     reaper = Reaper(available_runtimes(site.driver, site.home), site.home, reap_after_s=0, leftovers=leftovers)
     while reaper.step(time.time()):
         continue
     reaper.step(time.time())
+    remove_ended(site.warm_pools, tuple)
 
 
 def _check_database(settings: Settings) -> None:

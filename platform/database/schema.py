@@ -58,10 +58,13 @@ training_jobs = Table(
     Column("updates", JSON, nullable=False, server_default="[]"),
     Column("request", JSON, nullable=False),
     Column("transitions", JSON, nullable=False),
+    Column("warm_pool", JSON(none_as_null=True)),
+    Column("warm_pool_status", String(16)),
     Index("ix_training_jobs_created", "created_at", "name"),
     Index("ix_training_jobs_status", "status", "created_at", "name"),
     Index("ix_training_jobs_modified", "modified_at"),
     Index("ix_training_jobs_model", "model_uri"),
+    Index("ix_training_jobs_warm_pool", "warm_pool_status", "created_at", "name"),
 )
 
 models = Table(

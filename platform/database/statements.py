@@ -56,6 +56,8 @@ class Listing:
     created_before: float | None = None
     modified_after: float | None = None
     modified_before: float | None = None
+    warm_pool_status: str | None = None
+    """Of training jobs only."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,8 @@ def _filter(statement: Select[Any], table: Table, listing: Listing) -> Select[An
         statement = statement.where(columns.modified_at > listing.modified_after)
     if listing.modified_before is not None:
         statement = statement.where(columns.modified_at < listing.modified_before)
+    if listing.warm_pool_status is not None:
+        statement = statement.where(columns.warm_pool_status == listing.warm_pool_status)
     return statement
 
 

@@ -23,6 +23,8 @@ from raymaker.platform.database.statements import Listing, clean_text, fetch_cha
 from raymaker.platform.database.tags import delete_all_tags
 from raymaker.platform.database.update_rows import update_from_json, update_to_json
 from raymaker.platform.errors import ConflictException
+from raymaker.platform.pools import keeping
+from raymaker.platform.pools.warm_pool import WarmPool, WarmPoolStatus
 from raymaker.platform.records import (
     EventRecord,
     SecondaryStatus,
@@ -103,6 +105,15 @@ def unfinished_training_jobs(
         return fetch_changed(connection, training_jobs, _unfinished(), known, _from_row)
 
 
+def live_warm_pools(
+    database: Database, known: Mapping[str, TrainingJobRecord] = MappingProxyType({})
+) -> list[TrainingJobRecord]:
+    """Read all jobs whose warm pool is in use or kept; of those `known` by name only what was written since."""
+    is_live = training_jobs.c.warm_pool_status.in_([status for status in WarmPoolStatus if status.is_live])
+    with database.reading() as connection:
+        return fetch_changed(connection, training_jobs, is_live, known, _from_row)
+
+
 def count_unfinished(connection: Connection) -> dict[str, int]:
     """How many jobs have not ended, by secondary status."""
     columns = training_jobs.c
@@ -130,7 +141,7 @@ def move_training_job(connection: Connection, name: str, move: Move) -> Training
         insert_event(connection, EventRecord(moved.arn, moved.modified_at, moved.secondary, message, moved.attempt))
     if moved.status.ended and not record.status.ended:
         make_final_evaluation(connection, moved, moved.modified_at)
-    for event in job_updates.news(record, moved):
+    for event in (*job_updates.news(record, moved), *keeping.news(record, moved)):
         insert_event(connection, event)
     return save_training_job(connection, moved)
 
@@ -172,6 +183,23 @@ def start_attempt(database: Database, name: str, now: float, node_id: str | None
         return move_training_job(connection, name, lambda job: transitions.start_attempt(job, now, node_id))
 
 
+def start_on_pool(database: Database, name: str, kept: str, now: float) -> TrainingJobRecord:
+    """Begin a waiting job's attempt on what is kept of the job `kept`, and return the job with it.
+
+    Raises IllegalMove, JobMissing: then nothing has changed.
+    """
+    with database.transaction() as connection:
+        pool = move_training_job(connection, kept, lambda job: keeping.reuse(job, name, now)).warm_pool
+        pool_id = pool.pool_id if pool is not None else None
+        return move_training_job(connection, name, lambda job: transitions.start_attempt(job, now, pool_id=pool_id))
+
+
+def change_training_job(database: Database, name: str, move: Move) -> TrainingJobRecord:
+    """Move a job in a transaction of its own. Raises JobMissing, and what the move raises."""
+    with database.transaction() as connection:
+        return move_training_job(connection, name, move)
+
+
 def lose_attempt(database: Database, name: str, attempt: int, reason: str, now: float) -> TrainingJobRecord:
     """Give up an attempt whose machine is gone, and return the job as it goes on. Raises JobMissing."""
     with database.transaction() as connection:
@@ -186,6 +214,8 @@ def _to_row(record: TrainingJobRecord) -> dict[str, Any]:
     row = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
     row["transitions"] = [[stay.status, stay.started_at, stay.ended_at, stay.message] for stay in record.transitions]
     row["updates"] = [update_to_json(update) for update in record.updates]
+    row["warm_pool_status"] = record.warm_pool.status if record.warm_pool is not None else None
+    row["warm_pool"] = dataclasses.asdict(record.warm_pool) if record.warm_pool is not None else None
     row["failure_reason"] = clean_text(record.failure_reason) if record.failure_reason is not None else None
     return row
 
@@ -194,4 +224,10 @@ def _from_row(row: RowMapping) -> TrainingJobRecord:
     stays = tuple(StatusTransition(SecondaryStatus(status), *rest) for status, *rest in row["transitions"])
     states = {"status": TrainingJobStatus(row["status"]), "secondary": SecondaryStatus(row["secondary"])}
     updates = tuple(map(update_from_json, row["updates"]))
-    return TrainingJobRecord(**{**row, **states, "transitions": stays, "updates": updates})
+    told = {name: value for name, value in row.items() if name != "warm_pool_status"}
+    pool = {"warm_pool": _read_pool(row["warm_pool"])}
+    return TrainingJobRecord(**{**told, **states, **pool, "transitions": stays, "updates": updates})
+
+
+def _read_pool(told: Mapping[str, Any] | None) -> WarmPool | None:
+    return WarmPool(**{**told, "status": WarmPoolStatus(told["status"])}) if told is not None else None

@@ -68,6 +68,7 @@ def read_listing(request: Request, *, default_order: str) -> Listing:
         created_before=epoch_s(request.get("CreationTimeBefore")),
         modified_after=epoch_s(request.get("LastModifiedTimeAfter")),
         modified_before=epoch_s(request.get("LastModifiedTimeBefore")),
+        warm_pool_status=request.get("WarmPoolStatusEquals"),
     )
 
 

@@ -29,6 +29,7 @@ from raymaker.platform.operations.registry import Answer, Context, Request, oper
 from raymaker.platform.operations.training_checks import check_training_request
 from raymaker.platform.operations.training_updates import describe_update
 from raymaker.platform.phases import IllegalMove
+from raymaker.platform.pools import keeping
 from raymaker.platform.records import MetricRecord, SecondaryStatus, StatusTransition, TrainingJobRecord
 from raymaker.platform.specs import is_isolated, max_runtime_s, model_location
 
@@ -104,11 +105,12 @@ def describe_training_job(context: Context, request: Request) -> Answer:
 @operation("ListTrainingJobs")
 def list_training_jobs(context: Context, request: Request) -> Answer:
     """Tell of jobs, a page at a time."""
-    if "WarmPoolStatusEquals" in request or "TrainingPlanArnEquals" in request:
-        return {"TrainingJobSummaries": []}  # no job here has a warm pool or a training plan
+    if "TrainingPlanArnEquals" in request:
+        return {"TrainingJobSummaries": []}  # no job here has a training plan
     with context.database.reading() as connection:
         records, token = training.list_training_jobs(connection, read_listing(request, default_order="Ascending"))
-    return {"TrainingJobSummaries": [_summarise(record) for record in records], "NextToken": token}
+    now = context.now()
+    return {"TrainingJobSummaries": [_summarise(record, now) for record in records], "NextToken": token}
 
 
 @operation("StopTrainingJob")
@@ -153,6 +155,11 @@ def delete_training_job(context: Context, request: Request) -> Answer:
                 f"Training job {record.name} is in status {record.status} and cannot be deleted. "
                 "Stop it and wait for its end first"
             )
+        if keeping.kept_until(record) is not None:
+            raise ResourceInUse(
+                f"The warm pool of training job {record.name} is Available, so the job cannot be deleted. Set "
+                "ResourceConfig.KeepAlivePeriodInSeconds to 0 with UpdateTrainingJob first, or wait until it is over"
+            )
         training.delete_training_job(connection, record)
     return {}
 
@@ -181,6 +188,7 @@ def _describe(context: Context, record: TrainingJobRecord, final: list[MetricRec
         "FinalMetricDataList": [_describe_metric(metric) for metric in final],
         "Revision": record.revision,
         "Updates": [describe_update(update) for update in record.updates],
+        "WarmPoolStatus": _describe_pool(record, context.now()),
     }
 
 
@@ -217,7 +225,20 @@ def _describe_metric(metric: MetricRecord) -> dict[str, Any]:
     return {"MetricName": metric.name, "Value": metric.value, "Timestamp": as_time(metric.time)}
 
 
-def _summarise(record: TrainingJobRecord) -> dict[str, Any]:
+def _describe_pool(record: TrainingJobRecord, now: float) -> dict[str, Any] | None:
+    pool = record.warm_pool
+    if pool is None:
+        return None
+    return {
+        "Status": pool.status,
+        "ResourceRetainedBillableTimeInSeconds": pool.retained_s(now),
+        "ReusedByJob": pool.reused_by,
+        "KeptUntil": as_time(keeping.kept_until(record)),
+        "TerminationReason": pool.reason or None,
+    }
+
+
+def _summarise(record: TrainingJobRecord, now: float) -> dict[str, Any]:
     return {
         "TrainingJobName": record.name,
         "TrainingJobArn": record.arn,
@@ -226,4 +247,5 @@ def _summarise(record: TrainingJobRecord) -> dict[str, Any]:
         "CreationTime": as_time(record.created_at),
         "LastModifiedTime": as_time(record.modified_at),
         "TrainingEndTime": as_time(record.ended_at),
+        "WarmPoolStatus": _describe_pool(record, now),
     }

@@ -12,6 +12,7 @@ from raymaker.platform.operations.checks import refuse_fields
 from raymaker.platform.operations.evaluation_checks import check_evaluation_config
 from raymaker.platform.operations.registry import Context, Request
 from raymaker.platform.operations.resource_checks import check_resources
+from raymaker.platform.pools.keeping import keep_alive_s
 
 _ONE_TYPE = (
     "Ray Train gives all workers of a gang the same resources, so a job has one instance type; give InstanceType and "
@@ -61,6 +62,11 @@ def check_training_request(context: Context, request: Request) -> None:
     if "EvaluationConfig" in request:
         check_evaluation_config(context, request, request["EvaluationConfig"])
     check_resources(context, _require(request, "ResourceConfig", "give InstanceType and InstanceCount in it"))
+    if request.get("EnableManagedSpotTraining") and keep_alive_s(request):
+        raise ValidationException(
+            "ResourceConfig.KeepAlivePeriodInSeconds cannot go with EnableManagedSpotTraining: there are no warm pools "
+            "of spot instances. Leave one of them out"
+        )
 
 
 def check_image(image: str, path: str) -> None:

@@ -18,6 +18,7 @@ from raymaker.platform.operations.registry import Answer, Context, Request, oper
 from raymaker.platform.operations.resource_checks import check_resources
 from raymaker.platform.operations.training_checks import HONOURED_NOWHERE, check_entry_point, check_image
 from raymaker.platform.phases import IllegalMove
+from raymaker.platform.pools import keeping
 from raymaker.platform.records import TrainingJobRecord
 
 MOST_HYPERPARAMETERS = 100
@@ -98,6 +99,7 @@ def _check_fields(changes: Mapping[str, Any]) -> None:
 
 def _check_changes(context: Context, record: TrainingJobRecord, changes: Mapping[str, Any]) -> None:
     """Refuse what cannot be made of this job."""
+    _check_period(record, changes)
     manner, may_restart = manner_of(record.request, changes), changes.get("IfNotHeard") == "Restart"
     changed = changed_request(record.request, changes)
     if len(changed.get("HyperParameters", {})) > MOST_HYPERPARAMETERS:
@@ -119,3 +121,21 @@ def _check_changes(context: Context, record: TrainingJobRecord, changes: Mapping
             "was created without CheckpointConfig. Stop it, and create one that has it"
         )
     check_resources(context, changed["ResourceConfig"])
+
+
+def _check_period(record: TrainingJobRecord, changes: Mapping[str, Any]) -> None:
+    """See that there is something to keep, or to give back, where a change says how long."""
+    period_s = changes.get("ResourceConfig", {}).get(keeping.PERIOD)
+    if period_s is None or keeping.changes_period_only(record, changes):
+        return
+    pool, field = record.warm_pool, f"ResourceConfig.{keeping.PERIOD}"
+    if record.status.ended and keeping.kept_until(record) is None:
+        state = f"its warm pool is {pool.status}" if pool is not None else "it has no warm pool"
+        raise ValidationException(f"{field}: nothing is kept of training job {record.name}: {state}")
+    if record.status.ended:
+        raise ValidationException(f"{field} is all that can be changed of a job that has ended: leave the rest out")
+    if period_s and pool is None and not record.is_waiting:
+        raise ValidationException(
+            f"{field}: training job {record.name} was started without one, so that its machines are not of a warm "
+            "pool: give it to CreateTrainingJob"
+        )

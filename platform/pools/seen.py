@@ -15,11 +15,16 @@ class MachineStatus(enum.StrEnum):
     """It is ready, and runs nothing."""
     RUNNING = "Running"
     """It runs an attempt at a job, or is about to."""
+    KEPT = "Kept"
+    """It runs nothing, and is kept with its room for a job that matches the one that it ran last."""
 
 
 @dataclass(frozen=True)
 class SeenMachine:
-    """One machine. `since` is when it was ready or last ended an attempt (epoch s), 0 while it warms up."""
+    """One machine. `since` is when it was ready or last ended an attempt (epoch s), 0 while it warms up.
+
+    `job_name` is the job that it runs, or is kept after; `kept_until` (epoch s) is known of one that is kept.
+    """
 
     name: str
     node_id: str | None
@@ -28,6 +33,7 @@ class SeenMachine:
     since: float
     job_name: str | None = None
     attempt: int | None = None
+    kept_until: float | None = None
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ class QuietCluster:
     def pool(self) -> SeenPool:
         waiting = SeenMachine("machine/a", "node-1", MachineStatus.WAITING, 3, 1_700_000_000.0)
         running = SeenMachine("machine/b", "node-1", MachineStatus.RUNNING, 0, 0.0, "digits", 1)
-        return SeenPool((waiting, running), least=1, most=4, wanted=2, recent_starts=5)
+        kept = SeenMachine("machine/c", "node-1", MachineStatus.KEPT, 1, 0.0, "letters", kept_until=1_700_000_900.0)
+        return SeenPool((waiting, running, kept), least=1, most=4, wanted=2, recent_starts=5)
 
     def wake(self) -> None:
         self.wake_count += 1

@@ -32,6 +32,8 @@ from raymaker.platform.database.migrations.upgrade import SchemaTooNew
 from raymaker.platform.database.schema import endpoints, metadata
 from raymaker.platform.database.statements import Listing
 from raymaker.platform.errors import ConflictException, ServiceUnavailable, ValidationException
+from raymaker.platform.phases import IllegalMove
+from raymaker.platform.pools.warm_pool import WarmPoolStatus
 from raymaker.platform.records import (
     Deployment,
     EndpointConfigRecord,
@@ -256,6 +258,30 @@ def test_of_many_that_begin_a_start_at_once_each_gets_its_own_number(database):
     assert sorted(numbers) == list(range(1, 9))
 
 
+def test_what_is_kept_of_a_job_goes_to_one_of_many_that_want_it(database):
+    for name in ("kept", *"abcd"):
+        add_job(database, name, ResourceConfig={"InstanceType": "local", "KeepAlivePeriodInSeconds": 60})
+    training.start_attempt(database, "kept", 2.0)
+    training.apply_report(database, report("kept", "Completed", Outcome.COMPLETED), 4.0)
+    (kept,) = training.live_warm_pools(database)
+    assert (kept, kept.warm_pool.status) == (find_job(database, "kept"), WarmPoolStatus.AVAILABLE)
+    (same,) = training.live_warm_pools(database, {"kept": kept})
+    assert same is kept
+
+    def take(name):
+        with contextlib.suppress(IllegalMove):
+            return training.start_on_pool(database, name, "kept", 5.0).warm_pool
+        return None
+
+    with ThreadPoolExecutor(4) as threads:
+        taken = dict(zip("abcd", threads.map(take, "abcd"), strict=True))
+    (winner,) = (name for name, pool in taken.items() if pool is not None)
+    assert find_job(database, "kept").warm_pool.reused_by == winner
+    assert [job.name for job in training.live_warm_pools(database)] == [winner]
+    assert taken[winner].pool_id == kept.warm_pool.pool_id
+    assert all(find_job(database, name).is_waiting for name in taken if name != winner)
+
+
 def test_what_the_first_schema_held_is_there_after_an_upgrade(database_url):
     """Jobs have begun no start, and endpoints have one variant of one container."""
     database = Database(database_url)
@@ -288,7 +314,9 @@ def go_back_to_the_first_schema(connection: Connection) -> None:
     }
     for later in ("evaluations", "endpoint_activity", "async_invocations", "transform_objects", "transform_jobs"):
         connection.execute(text(f"DROP TABLE {later}"))
-    for column in ("start", "revision", "restart_revision", "move_count", "deletes_model", "updates"):
+    connection.execute(text("DROP INDEX ix_training_jobs_warm_pool"))
+    changes = ("start", "revision", "restart_revision", "move_count", "deletes_model", "updates")
+    for column in (*changes, "warm_pool", "warm_pool_status"):
         connection.execute(text(f"ALTER TABLE training_jobs DROP COLUMN {column}"))
     connection.execute(text("ALTER TABLE endpoints ADD COLUMN running_count INTEGER NOT NULL DEFAULT 2"))
     connection.execute(text("ALTER TABLE endpoints DROP COLUMN running_counts"))

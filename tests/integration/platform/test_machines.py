@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import time
@@ -18,7 +19,9 @@ from raymaker.actors.spec import InstanceType, Resources, SourceSpec, Standing, 
 from raymaker.actors.storage import StoreConfig
 from raymaker.platform.cluster.machines import ROOM_PREFIX, Machines
 from raymaker.platform.cluster.reporter import CONTROL_NAME
+from raymaker.platform.pools.seen import MachineStatus
 from raymaker.platform.pools.sizing import Limits
+from raymaker.platform.pools.warm_pool import KeptFor
 from support.ray_nodes import ray_nodes
 
 TIMEOUT_S = 60.0
@@ -63,7 +66,7 @@ class FakeControl:
 @pytest.fixture(scope="module")
 def control() -> Iterator[Any]:
     """A cluster of one node with 2 CPUs, and the control actor of machines there."""
-    with ray_nodes({"num_cpus": 2, "dashboard_agent_listen_port": 0}):
+    with ray_nodes({"num_cpus": 2, "num_gpus": 1, "dashboard_agent_listen_port": 0}):
         actor: Any = ray.remote(FakeControl).options(name=CONTROL_NAME, num_cpus=0, max_concurrency=8).remote()
         ray.get(actor.pid.remote())
         yield actor
@@ -83,25 +86,34 @@ class World:
     def anew(self, least: int = 1) -> Machines:
         return Machines(self.site, Limits(least, 2), lambda: self.freed.append(time.time()))
 
-    def spec(self, name: str, cpus: float = 1) -> TrainingSpec:
+    def spec(self, name: str, cpus: float = 1, gpus: float = 0, pool: str | None = None) -> TrainingSpec:
         source = SourceSpec(f"file://{self.home}/code", "train.py")
         environment = {"UNTIL": str(self.home / name)}
-        kind = InstanceType("type", Resources(cpus))
+        kind = InstanceType("type", Resources(cpus, gpus=gpus))
         spec = TrainingSpec(
             name, f"arn:{name}", "here", 1, kind, f"file://{self.home}/out", source=source, environment=environment
         )
+        spec = dataclasses.replace(spec, warm_pool=pool)
         ray.get(self.control.add.remote(spec))
         return spec
 
-    def run(self, name: str, cpus: float = 1) -> Any:
+    def run(self, name: str, cpus: float = 1, **how: Any) -> Any:
         """Have a job run, and return once its container trains."""
-        placed = self.machines.run(self.spec(name, cpus))
+        placed = self.machines.run(self.spec(name, cpus, **how))
         self.until(lambda: "Training" in self.phases(name))
         return placed
 
     def end(self, name: str) -> None:
         (self.home / name).touch()
         self.until(lambda: "Completed" in self.phases(name))
+
+    def leave(self, name: str, *, is_free: bool = True, **how: Any) -> None:
+        """Run a job to its end, of which something is kept; the pool's machine is free then, or runs another."""
+        self.run(name, **how)
+        self.end(name)
+        self.machines.note_end((name, 1))
+        self.until(lambda: (name, 1) not in self.machines.attempts())
+        assert self.machines.keep_pools({"pool": KeptFor(name, 9.0)}) == {"pool": is_free}
 
     def phases(self, name: str) -> list[str]:
         found: list[str] = ray.get(self.control.phases.remote(name))
@@ -206,3 +218,47 @@ def test_a_new_control_actor_finds_the_machines_and_what_they_run(world: World) 
     world.end("lasting")
     world.until(lambda: not world.machines.attempts())
     assert world.freed
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_what_a_warm_pool_keeps_is_for_its_jobs_alone_until_it_is_let_go_of(world: World, gpus: int) -> None:
+    first, stranger, second = (f"{name}-{gpus}" for name in ("keeps", "stranger", "reuses"))
+    world.leave(first, gpus=gpus, pool="pool")
+    (room,) = rooms()
+    world.machines.keep_warm(time.time())
+    (kept,) = [it for it in world.machines.pool.machines if it.status is MachineStatus.KEPT]
+    assert (kept.job_name, kept.kept_until) == (first, 9.0)
+    assert world.machines.held() == Resources(0)
+    assert not world.machines.give_room(), "nobody else has its room"
+    world.run(stranger)
+    assert len(rooms()) == 2
+    world.end(stranger)
+    world.machines.note_end((stranger, 1))
+    world.machines = world.anew()
+    assert world.machines.keep_pools({"pool": KeptFor(first, 9.0)}) == {"pool": True}, "a new control actor finds it"
+    world.run(second, gpus=gpus, pool="pool")
+    assert room in rooms()
+    assert (world.home / "warm-pools" / "pool" / "0").is_dir()
+    assert world.machines.keep_pools({}) == {"pool": False}, "what runs goes on, whatever the records say"
+    world.end(second)
+    world.machines.note_end((second, 1))
+    world.until(lambda: not world.machines.attempts())
+    assert world.machines.keep_pools({}) == {}
+    world.until(lambda: room not in rooms())
+
+
+def test_a_kept_machine_that_dies_has_its_room_given_back(world: World) -> None:
+    world.leave("doomed", pool="pool")
+    for pid in world.pids():
+        os.kill(pid, signal.SIGKILL)
+    world.until(lambda: not world.machines.keep_pools({"pool": KeptFor("doomed", 9.0)}))
+    world.until(lambda: not rooms())
+
+
+def test_one_machine_is_kept_for_a_pool_though_two_were_of_it(world: World) -> None:
+    world.run("slow", pool="pool")
+    world.leave("quick", pool="pool", is_free=False)
+    assert len(rooms()) == 1, "that of the one that runs"
+    world.end("slow")
+    world.machines.note_end(("slow", 1))
+    assert world.machines.keep_pools({"pool": KeptFor("slow", 9.0)}) == {"pool": True}

@@ -19,6 +19,7 @@ from raymaker.platform.reconcile import Reconciler
 from raymaker.platform.records import TrainingJobStatus
 from raymaker.platform.settings import Settings
 from support.evaluations import NoEvaluators, blind_watch
+from support.pools import NoPools
 
 CPUS = 4
 LEAVING_S = 0.01
@@ -31,7 +32,7 @@ REQUEST = {
 }
 
 
-class Threads(NoEvaluators):
+class Threads(NoEvaluators, NoPools):
     """A fleet whose supervisors are threads: they train, report their end, and leave their room a moment after."""
 
     def __init__(self, database: Database) -> None:

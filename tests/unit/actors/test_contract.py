@@ -285,3 +285,17 @@ def test_what_replaced_containers_left_goes_as_asked(tmp_path: Path, *, model: b
     assert contract.read_failure(folder) is None
     assert sorted(path.name for path in folder.model.iterdir()) == ([] if model else ["link", "part"])
     assert (kept / "file").exists()
+
+
+def test_the_cache_of_a_warm_pool_is_there_for_its_jobs_and_no_others(folder: JobFolder, tmp_path: Path) -> None:
+    name = "SAGEMAKER_MANAGED_WARMPOOL_CACHE_DIRECTORY"
+    pooled = dataclasses.replace(SPEC, warm_pool="pool")
+    kept = dataclasses.replace(folder, pool_cache=tmp_path / "pools" / "pool" / "0")
+    for _ in range(2):  # the second job finds it
+        contract.lay_out(kept, pooled)
+    assert (tmp_path / "pools" / "pool" / "0").stat().st_mode & 0o777 == 0o777
+    target = contract.environment(pooled)[name]
+    assert target == "/opt/ml/sagemaker/warmpoolcache"
+    assert [mount.source for mount in contract.mounts(kept, pooled) if mount.target == target] == [str(kept.pool_cache)]
+    assert name not in contract.environment(SPEC)
+    assert target not in [mount.target for mount in contract.mounts(folder, SPEC)]

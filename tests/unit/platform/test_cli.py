@@ -442,7 +442,10 @@ def test_commands_that_speak_to_the_platform_load_neither_ray_nor_the_database()
 
 def test_pools_shows_machines_and_why_so_many_wait(run: Run) -> None:
     shown = run("pools").stdout
-    assert shown.splitlines()[1].split()[:4] == ["b", "node-1", "Running", "digits"]
-    assert shown.splitlines()[2].split()[:3] == ["a", "node-1", "Waiting"]
+    running, kept, waiting = (line.split() for line in shown.splitlines()[1:4])
+    assert kept[:4] == ["c", "node-1", "Kept", "letters"]
+    assert kept[-2].startswith("2023-11-1"), "when it is let go of"
+    assert running[:4] == ["b", "node-1", "Running", "digits"]
+    assert waiting[:3] == ["a", "node-1", "Waiting"]
     assert "2 should wait on each node (at least 1, at most 4): 5 jobs started in the last minute" in shown
     assert json.loads(run("pools", "--json").stdout)["WantedWaitingCount"] == 2

@@ -23,12 +23,13 @@ from raymaker.platform.reconcile import Reconciler
 from raymaker.platform.records import SecondaryStatus, TrainingJobRecord
 from raymaker.platform.settings import Settings
 from support.evaluations import NoEvaluators, blind_watch
+from support.pools import NoPools
 
 NOW = 1_000.0
 MANY = 300
 
 
-class FakeFleet(NoEvaluators):
+class FakeFleet(NoEvaluators, NoPools):
     """Has so many CPUs, and for each job that it launches one less, until that is gone."""
 
     def __init__(self) -> None:
@@ -126,7 +127,7 @@ def names(count: int, prefix: str = "job") -> list[str]:
 def test_an_idle_step_costs_the_same_however_many_wait_and_writes_nothing(world: World, count: int) -> None:
     world.add(*names(count))
     world.settle()
-    assert world.step(60) == ["SELECT"] * 4  # training and transform jobs, evaluations, endpoints
+    assert world.step(60) == ["SELECT"] * 5  # training and transform jobs, warm pools, evaluations, endpoints
     assert world.fleet.launched == names(4)
 
 
@@ -138,7 +139,7 @@ def test_a_start_costs_the_same_however_many_wait(world: World, count: int) -> N
     world.fleet.go("job-0000")
     asked = world.step()
     assert world.fleet.launched == names(5)
-    assert sorted(asked) == ["INSERT"] + ["SELECT"] * 5 + ["UPDATE"]
+    assert sorted(asked) == ["INSERT"] + ["SELECT"] * 6 + ["UPDATE"]
 
 
 def test_many_are_told_a_few_at_a_time_and_each_once(world: World) -> None:

@@ -32,12 +32,13 @@ from raymaker.platform.settings import Settings
 from raymaker.serving.endpoint import EndpointObservation, EndpointState
 from raymaker.serving.spec import EndpointSpec
 from support.evaluations import NoEvaluators, blind_watch
+from support.pools import NoPools
 
 GIB = 2**30
 NOW = 1_000.0
 
 
-class FakeFleet(NoEvaluators):
+class FakeFleet(NoEvaluators, NoPools):
     """Remembers what it was asked; `die` and `become` are what the world does."""
 
     def __init__(self, cpus: float = 4) -> None:

@@ -21,11 +21,12 @@ from raymaker.platform.transforming.transform_jobs import TransformJobRecord, Tr
 from raymaker.serving.transform.reports import Phase, TransformReport
 from raymaker.serving.transform.spec import TransformSpec
 from support.evaluations import NoEvaluators, blind_watch
+from support.pools import NoPools
 
 NOW = 1_000.0
 
 
-class FakeFleet(NoEvaluators):
+class FakeFleet(NoEvaluators, NoPools):
     """Remembers what it was asked to do with jobs; it has no endpoints."""
 
     def __init__(self) -> None:

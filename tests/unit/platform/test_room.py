@@ -93,3 +93,12 @@ def test_a_job_that_no_end_of_another_would_help_keeps_nothing_for_good():
     room = Room(Resources(4), RUNNING, NOW, {"large": LONG_AGO})
     assert room.take(hopeless) is not None
     assert room.take(queued("any", Resources(4), "b", limit_s=math.inf)) is None
+
+
+def test_who_waits_is_told_of_what_is_kept_warm() -> None:
+    """What ends at this moment is kept no more."""
+    kept = [Holding("b", Resources(1), ends_by, is_kept_warm=True) for ends_by in (50.0, 99.0)]
+    room = Room(Resources(1), [*kept, Holding("b", Resources(1), 99.0)], now=50.0)
+    assert room.take(queued("job", Resources(2))) == (
+        "Waiting for an instance: 1 CPUs short of what is free; 1 machine(s) are kept in warm pools"
+    )

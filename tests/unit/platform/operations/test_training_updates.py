@@ -142,9 +142,10 @@ def test_a_job_that_does_not_train_is_not_changed(api):
 
 
 def test_what_sagemaker_changes_is_kept_and_described(training):
-    update(training, ResourceConfig={"KeepAlivePeriodInSeconds": 60}, ProfilerConfig={"DisableProfiler": True})
+    update(training, ResourceConfig={"KeepAlivePeriodInSeconds": 0}, ProfilerConfig={"DisableProfiler": True})
     seen = training("DescribeTrainingJob", TrainingJobName="job")
-    assert seen["ResourceConfig"]["KeepAlivePeriodInSeconds"] == 60
+    assert seen["ResourceConfig"]["KeepAlivePeriodInSeconds"] == 0
+    assert seen["ProfilerConfig"] == {"DisableProfiler": True}
     assert seen["Updates"][0]["Status"] == "Applied"
 
 
