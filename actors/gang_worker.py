@@ -24,6 +24,7 @@ from ray.util import get_node_ip_address
 from raymaker.actors.attempt import Attempt, make_note
 from raymaker.actors.containers import AttemptLost
 from raymaker.actors.exchange.across import RayAcross
+from raymaker.actors.exchange.engines import can_gloo
 from raymaker.actors.exchange.seam import Across, ExchangeError
 from raymaker.actors.instance import Instance
 from raymaker.actors.reports import JobReporter, ReportRefused
@@ -34,7 +35,9 @@ from raymaker.actors.spec import Place, TrainingSpec, host_name
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
+FIRST_PAUSE_S = 0.005
 ASK_AGAIN_S = 0.1
+"""How long a machine waits at last before it asks again whether the others have come; it begins with less."""
 PREEMPTION_LOOK_S = 2.0
 HEARTBEAT_S = 2.0
 
@@ -43,7 +46,9 @@ def run_machine(config: Mapping[str, Any]) -> None:
     """Be one machine of the gang, in a worker of Ray Train. Raises AttemptLost, for the gang to be started again."""
     context = train.get_context()
     index, count = context.get_world_rank(), context.get_world_size()
-    spec, reporter = config["spec"], config["reporter"]
+    spec, reporter = config["spec"] or _await_attempt(config["supervisor"], index), config["reporter"]
+    if spec is None:
+        return
     start = broadcast_from_rank_zero(_begin_start(spec, reporter, count) if index == 0 else None)
     if start is None:
         return
@@ -76,12 +81,14 @@ class GangCrew:
 
     def gather(self, name: str, mine: T) -> Sequence[T]:
         """Give `mine` and return everybody's, by machine."""
+        pause_s = FIRST_PAUSE_S
         while True:
             ask = self._supervisor.gather.remote(self._spec.start, name, self.place.machine_index, mine)
             found: Sequence[T] | None = ray.get(ask)
             if found is not None:
                 return found
-            time.sleep(ASK_AGAIN_S)
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, ASK_AGAIN_S)
 
     def offer(self, name: str, mine: T) -> Mapping[int, T]:
         """Leave `mine` and return what there is so far, by machine."""
@@ -149,6 +156,13 @@ class GangCrew:
         coordinator = ray.get(self._supervisor.coordinator.remote(self._spec.start, number))
         group = f"{self._spec.job_name}-{self._spec.label}" + (f"-r{number}" if number else "")
         return RayAcross(coordinator, self.place, group, timeout_s=self._site.exchange_timeout_s)
+
+
+def _await_attempt(supervisor: Any, index: int) -> TrainingSpec | None:
+    """Wait, with all loaded that a machine needs, until there is an attempt; None where none is to run here."""
+    can_gloo()  # loads torch, where there is one
+    told: TrainingSpec | None = ray.get(supervisor.await_attempt.remote(index, ray.get_runtime_context().get_node_id()))
+    return told
 
 
 def _begin_start(spec: TrainingSpec, reporter: JobReporter, machine_count: int) -> int | None:

@@ -1,22 +1,31 @@
 """From submitting a training job to the first line of its own code, beside `docker run` of the same image.
 
-Warm: a container of the image waits inside its start. Cold: only a machine waits, and the image is there.
+Warm: a container of the image waits inside its start. Cold: only a machine waits, and the image is there. A gang has
+two machines, beside two `docker run` at once: warm, a gang waits; cold, none does.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from typing import Any
 
 import docker
 
+from raymaker.platform.client.connection import Connection
 from support.engine import BASE_IMAGE
 from support.measure import percentile, print_table
 from support.platform import Platform, running_platform
 
 ROUNDS = 21
+GANG_ROUNDS = 7
+GANG_PAUSE_S = 20
+"""Before each gang: until one waits, which is work for some seconds."""
+WAITED = "that waited"
+"""What a start says of machines that waited for it."""
 SAY_TIME = ["date", "+%s.%N"]
 GROUP = "/aws/sagemaker/TrainingJobs"
 PAUSE_S = 1.5
@@ -42,8 +51,43 @@ def main() -> None:
             time.sleep(PAUSE_S)  # until another container waits, which is work
             rows["cold"].append(submit(kinds["cold"], f"job-{number}", output))
             rows["docker run"].append(run_directly(engine))
-        print_rows(rows)
+        print_rows(rows, ROUNDS, {"warm": "docker run", "cold": "docker run"})
+    measure_gangs(engine)
     engine.close()
+
+
+def measure_gangs(engine: docker.DockerClient) -> None:
+    """Run gangs of two beside two `docker run` at once, and print their parts too."""
+    floor = "docker run of two"
+    rows: dict[str, list[tuple[float, float]]] = {floor: []}
+    for kind, settings in (("gang, warm", {"warm_gangs": 1, "standby_containers": 1}), ("gang, cold", {})):
+        parts: list[Mapping[str, float]] = []
+        with tempfile.TemporaryDirectory() as output, running_platform(driver="docker", **settings) as platform:
+            for number in range(GANG_ROUNDS + 1):
+                time.sleep(GANG_PAUSE_S)
+                found = submit(platform, f"gang-{number}", output, machines=2)
+                told = parts_of(platform, f"gang-{number}", time.time())
+                if number:  # the first loads what later ones find
+                    rows.setdefault(kind, []).append(found)
+                    parts.append(told)
+                    with ThreadPoolExecutor(2) as threads:
+                        both = list(threads.map(run_directly, [engine] * 2))
+                    rows[floor].append((max(first for first, _ in both), max(end for _, end in both)))
+                if number and settings and not any(WAITED in part for part in told):
+                    raise RuntimeError(f"no gang waited for gang-{number}: {told}")
+        medians = [(part, percentile([each[part] for each in parts if part in each], 50)) for part in parts[0]]
+        table = [[part, f"{seconds * 1e3:.0f} ms"] for part, seconds in medians]
+        print_table(f"{kind}: when each step was told of, since CreateTrainingJob, median", ["", ""], table)
+    print_rows(rows, GANG_ROUNDS, dict.fromkeys(("gang, warm", "gang, cold"), floor))
+
+
+def parts_of(platform: Platform, name: str, now: float) -> Mapping[str, float]:
+    """Seconds from a job's creation to each of its events."""
+    with closing(Connection(platform.url)) as connection:
+        events = connection.client("sagemaker").list_events(TrainingJobName=name)["Events"]
+    times = {event["Message"]: event["Time"].timestamp() for event in reversed(events)}
+    created = min(times.values(), default=now)
+    return {message: moment - created for message, moment in sorted(times.items(), key=lambda each: each[1])}
 
 
 def run_directly(engine: docker.DockerClient) -> tuple[float, float]:
@@ -53,17 +97,17 @@ def run_directly(engine: docker.DockerClient) -> tuple[float, float]:
     return float(said) - begun, time.time() - begun
 
 
-def submit(platform: Platform, name: str, output: str) -> tuple[float, float]:
-    """Seconds to the job's first line, and to its end as a client that polls sees it."""
+def submit(platform: Platform, name: str, output: str, machines: int = 1) -> tuple[float, float]:
+    """Seconds to the first line of each of a job's containers, and to its end as a client that polls sees it."""
     with ExitStack() as stack:
         sagemaker, logs = (platform.client(service) for service in ("sagemaker", "logs"))
         stack.callback(sagemaker.close)
         stack.callback(logs.close)
         sagemaker.list_training_jobs(MaxResults=1)  # what a client does once: its connection
-        return _submit(sagemaker, logs, name, output)
+        return _submit(sagemaker, logs, name, output, machines)
 
 
-def _submit(sagemaker: Any, logs: Any, name: str, output: str) -> tuple[float, float]:
+def _submit(sagemaker: Any, logs: Any, name: str, output: str, machines: int) -> tuple[float, float]:
     begun = time.time()
     sagemaker.create_training_job(
         TrainingJobName=name,
@@ -75,7 +119,7 @@ def _submit(sagemaker: Any, logs: Any, name: str, output: str) -> tuple[float, f
             "ContainerArguments": SAY_TIME[1:],
         },
         OutputDataConfig={"S3OutputPath": f"file://{output}/{id(sagemaker)}"},
-        ResourceConfig={"InstanceType": "ml.t2.medium", "InstanceCount": 1, "VolumeSizeInGB": 1},
+        ResourceConfig={"InstanceType": "ml.t2.medium", "InstanceCount": machines, "VolumeSizeInGB": 1},
         StoppingCondition={"MaxRuntimeInSeconds": 60},
     )
     while (job := sagemaker.describe_training_job(TrainingJobName=name))["TrainingJobStatus"] == "InProgress":
@@ -83,21 +127,24 @@ def _submit(sagemaker: Any, logs: Any, name: str, output: str) -> tuple[float, f
     end = time.time()
     if job["TrainingJobStatus"] != "Completed":
         raise RuntimeError(f"{name} ended as {job['TrainingJobStatus']}: {job.get('FailureReason')}")
-    (stream,) = logs.describe_log_streams(logGroupName=GROUP, logStreamNamePrefix=f"{name}/")["logStreams"]
-    events = logs.get_log_events(logGroupName=GROUP, logStreamName=stream["logStreamName"], startFromHead=True)
-    return float(events["events"][0]["message"]) - begun, end - begun
+    streams = logs.describe_log_streams(logGroupName=GROUP, logStreamNamePrefix=f"{name}/")["logStreams"]
+    if len(streams) != machines:
+        raise RuntimeError(f"{name} has the logs {streams}")
+    names = [stream["logStreamName"] for stream in streams]
+    found = [logs.get_log_events(logGroupName=GROUP, logStreamName=each, startFromHead=True) for each in names]
+    return max(float(each["events"][0]["message"]) for each in found) - begun, end - begun
 
 
-def print_rows(rows: dict[str, list[tuple[float, float]]]) -> None:
-    """Print medians and tails, each beside the floor."""
+def print_rows(rows: Mapping[str, Sequence[tuple[float, float]]], rounds: int, floors: Mapping[str, str]) -> None:
+    """Print medians and tails, each beside its floor."""
     table = []
-    for kind in ("warm", "cold"):
+    for kind, floor in floors.items():
         for index, label in enumerate(("to the first line of user code", "to the end, as a client sees it")):
             for word, percent in (("median", 50.0), ("p99", 99.0)):
-                mine, least = (percentile([row[index] for row in rows[of]], percent) for of in (kind, "docker run"))
+                mine, least = (percentile([row[index] for row in rows[of]], percent) for of in (kind, floor))
                 cells = [f"{mine * 1e3:.0f} ms", f"{least * 1e3:.0f} ms", f"{mine / least:.2f}"]
                 table.append([f"{kind}, {label}, {word}", *cells])
-    print_table(f"start of a training job, {ROUNDS} rounds", ["", "raymaker", "docker run", "ratio"], table)
+    print_table(f"start of a training job, {rounds} rounds", ["", "raymaker", "docker run", "ratio"], table)
 
 
 if __name__ == "__main__":
