@@ -185,17 +185,21 @@ class Gang:
             placement_strategy=spec.placement.value.upper(),
             elastic_resize_monitor_interval_s=RESIZE_LOOK_S,
         )
-        self._fit_trainer(self._attempt, spec, scaling, self._max_failures)
+        self._fit_trainer(self._attempt, {"spec": spec}, scaling, self._max_failures)
 
-    def _fit_trainer(self, claimant: Attempt, spec: TrainingSpec | None, scaling: ScalingConfig, most: int) -> None:
+    def _fit_trainer(self, claimant: Attempt, config: Mapping[str, Any], scaling: ScalingConfig, most: int) -> None:
         """Have Ray Train run machines that fail `most` times at most, to their end. Raises TrainingFailedError."""
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", HEALTH_CHECK_S)
         os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-        config = {"spec": spec, "site": self._site, "reporter": self._reporter, "supervisor": self._actor}
         folder = self._site.home / "ray-train" / "{}-{}".format(*claimant)
         trainer = DataParallelTrainer(
             run_machine,
-            train_loop_config=config,
+            train_loop_config={
+                "site": self._site,
+                "reporter": self._reporter,
+                "supervisor": self._actor,
+                **config,
+            },
             scaling_config=scaling,
             run_config=RunConfig(  # type: ignore[arg-type]  # what Ray's own annotation means when Train is V2
                 name=folder.name,

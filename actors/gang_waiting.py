@@ -33,11 +33,24 @@ LOOK_S = 0.002
 
 
 class WaitingGang(Gang):
-    """Supervises a gang that waits, and then the one attempt for which it did. `name` tells it from others."""
+    """Supervises a gang that waits, and then the one attempt for which it did.
 
-    def __init__(self, name: str, machine_count: int, site: Site, reporter: JobReporter, actor: Any) -> None:
+    `name` tells it from others. `likely` is an attempt like which the next may be.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        machine_count: int,
+        site: Site,
+        reporter: JobReporter,
+        actor: Any,
+        *,
+        likely: TrainingSpec | None,
+    ) -> None:
         super().__init__(site, reporter, actor)
         self._name = name
+        self._likely = likely
         self._machine_count = machine_count
         self._nodes: dict[int, str] = {}
         self._changed = threading.Condition()
@@ -86,7 +99,7 @@ class WaitingGang(Gang):
         room = {"memory": marked_bytes(1, claimant)}
         scaling = ScalingConfig(num_workers=self._machine_count, resources_per_worker=room)
         try:
-            self._fit_trainer(claimant, None, scaling, 0)
+            self._fit_trainer(claimant, {"spec": None, "likely": self._likely}, scaling, 0)
         except Exception as error:
             logger.warning("the machines of %s ended: %s", self._name, error)
             self._error = error

@@ -34,9 +34,9 @@ class WaitingGangActor(WaitingGang):
     Where it dies while it runs an attempt, the reconciler has that supervised by a `GangActor`.
     """
 
-    def __init__(self, name: str, machine_count: int, site: Site) -> None:
+    def __init__(self, name: str, machine_count: int, site: Site, likely: TrainingSpec | None) -> None:
         actor = ray.get_runtime_context().current_actor
-        super().__init__(name, machine_count, site, ControlReporter(), actor)
+        super().__init__(name, machine_count, site, ControlReporter(), actor, likely=likely)
         threading.Thread(target=_leave, args=(self, actor), name="leave", daemon=True).start()
 
 

@@ -53,6 +53,8 @@ class WaitingGangs:
         self._size = size
         self._gangs: dict[str, _Gang] = {}
         self._knows_earlier = False
+        self._last: TrainingSpec | None = None
+        """The attempt that would have fitted last: the next may be like it."""
         self._rest_until = 0.0
 
     def claimants(self) -> frozenset[Attempt]:
@@ -78,6 +80,7 @@ class WaitingGangs:
             or spec.instance_type.resources.gpus
         ):
             return None
+        self._last = spec
         waiting = (gang for gang in self._look().values() if gang.attempt is None and _is_answered(gang.gathered))
         if (found := next(waiting, None)) is None:
             return None
@@ -110,7 +113,7 @@ class WaitingGangs:
             max_concurrency=CONCURRENCY,
             num_cpus=0,
         )
-        handle = actor.remote(name.removeprefix(PREFIX), self._size, self._site)
+        handle = actor.remote(name.removeprefix(PREFIX), self._size, self._site, self._last)
         self._gangs[name] = _Gang(handle, handle.gathered.remote())
 
     def _look(self) -> dict[str, _Gang]:
