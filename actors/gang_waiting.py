@@ -13,7 +13,6 @@ import threading
 import time
 from typing import Any
 
-import ray
 from ray import train
 from ray.train.v2.api.config import ScalingConfig
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
@@ -23,7 +22,7 @@ from raymaker.actors.gang import Attempt, Gang
 from raymaker.actors.gang_room import marked_bytes
 from raymaker.actors.reports import JobReporter
 from raymaker.actors.site import Site
-from raymaker.actors.spec import Placement, TrainingSpec
+from raymaker.actors.spec import TrainingSpec
 
 logger = logging.getLogger(__name__)
 
@@ -129,15 +128,14 @@ class WaitingGang(Gang):
             self._changed.notify_all()
 
     def _reserve(self) -> PlacementGroup | None:
-        """Reserve what the attempt needs on the nodes of those that wait; None where they are not as it asks for."""
-        spec, needed = self._spec, self._spec.instance_type.resources
-        if self._over.is_set() or not self._is_complete or not self._suits(spec):
+        """Reserve what the attempt needs on the node of those that wait; None where that is several, or has no room."""
+        needed = self._spec.instance_type.resources
+        if self._over.is_set() or len(set(self._nodes.values())) > 1:
             return None
         memory = marked_bytes(needed.memory_bytes, self._attempt)
         bundle = {kind: amount for kind, amount in {"CPU": needed.cpus, "memory": memory}.items() if amount}
-        nodes = [self._nodes[index] for index in range(self._machine_count)]
-        there = [{"ray.io/node-id": node} for node in nodes]
-        room: PlacementGroup = placement_group([bundle] * len(nodes), bundle_label_selector=there)
+        there = [{"ray.io/node-id": node} for node in self._nodes.values()]
+        room: PlacementGroup = placement_group([bundle] * len(there), bundle_label_selector=there)
         deadline = time.monotonic() + ROOM_S
         while placement_group_table(room)["state"] != "CREATED":
             if time.monotonic() >= deadline:
@@ -146,12 +144,6 @@ class WaitingGang(Gang):
                 return None
             time.sleep(LOOK_S)
         return room
-
-    def _suits(self, spec: TrainingSpec) -> bool:
-        """Tell whether the machines that wait are on nodes where the attempt's would be: few, or many."""
-        used = len(set(self._nodes.values()))
-        living = sum(1 for node in ray.nodes() if node["Alive"])
-        return used == (1 if spec.placement is Placement.PACK else min(living, self._machine_count))
 
     def _make_coordinator(self) -> Any:
         """The one that waits too, for the first start of an attempt with one container on each machine."""

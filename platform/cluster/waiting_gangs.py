@@ -17,7 +17,8 @@ from ray.exceptions import RayError
 from ray.util import list_named_actors
 
 from raymaker.actors.site import Site
-from raymaker.actors.spec import TrainingSpec
+from raymaker.actors.spec import Placement, TrainingSpec
+from raymaker.platform.cluster.janitor import living_nodes
 from raymaker.platform.cluster.reporter import NAMESPACE
 from raymaker.platform.cluster.workers import remote_class
 
@@ -118,6 +119,8 @@ class WaitingGangs:
 
     def _look(self) -> dict[str, _Gang]:
         """See which gangs live."""
+        if self._knows_earlier and not self._gangs:
+            return self._gangs
         names = {name for name in list_named_actors() if name.startswith(PREFIX)}
         if not self._knows_earlier:
             self._gangs, self._knows_earlier = _find_all(names), True
@@ -143,6 +146,12 @@ def _find_all(names: set[str]) -> dict[str, _Gang]:
             continue
         found[name] = _Gang(actor, actor.gathered.remote(), attempt)
     return found
+
+
+def _can_wait(spec: TrainingSpec) -> bool:
+    """Tell whether gangs that wait may be as an attempt wants its own: on one node, of fixed size, without GPUs."""
+    is_packed = spec.placement is Placement.PACK or len(living_nodes()) == 1
+    return is_packed and spec.min_instance_count is None and not spec.instance_type.resources.gpus
 
 
 def _is_answered(answer: ray.ObjectRef[Any]) -> bool:

@@ -1,7 +1,7 @@
 """From submitting a training job to the first line of its own code, beside `docker run` of the same image.
 
-Warm: a container of the image waits inside its start. Cold: only a machine waits, and the image is there. A gang has
-two machines, beside two `docker run` at once: warm, a gang waits; cold, none does.
+Warm: a container of the image waits inside its start. Cold: only a machine waits, and the image is there. Gangs have
+two machines, beside two `docker run` at once: those that wait, with and without containers that do, and one made anew.
 """
 
 from __future__ import annotations
@@ -17,13 +17,24 @@ import docker
 
 from raymaker.platform.client.connection import Connection
 from support.engine import BASE_IMAGE
+from support.faults import command_line, platform_processes
 from support.measure import percentile, print_table
 from support.platform import Platform, running_platform
 
 ROUNDS = 21
-GANG_ROUNDS = 7
-GANG_PAUSE_S = 20
-"""Before each gang: until one waits, which is work for some seconds."""
+GANG_ROUNDS = 5
+GANGS: Mapping[str, Mapping[str, object]] = {
+    "gang, warm": {"warm_gangs": 1, "standby_containers": 1},
+    "gang, cold": {"warm_gangs": 1},
+    "gang, made anew": {},
+}
+TWO = "docker run of two"
+GANG_PAUSE_S = 15
+"""Before each gang: the one before it has ended, and after this time at the earliest another waits, which is work."""
+WATCHER = "ray::PreemptionWatcher"
+"""What Ray Train makes last of a gang."""
+GANG_TIMEOUT_S = 120
+SETTLE_S = 4
 WAITED = "that waited"
 """What a start says of machines that waited for it."""
 SAY_TIME = ["date", "+%s.%N"]
@@ -57,37 +68,47 @@ def main() -> None:
 
 
 def measure_gangs(engine: docker.DockerClient) -> None:
-    """Run gangs of two beside two `docker run` at once, and print their parts too."""
-    floor = "docker run of two"
-    rows: dict[str, list[tuple[float, float]]] = {floor: []}
-    for kind, settings in (("gang, warm", {"warm_gangs": 1, "standby_containers": 1}), ("gang, cold", {})):
+    """Run gangs of two beside two `docker run` at once, and print when each of their steps was told of."""
+    rows: dict[str, list[tuple[float, float]]] = {TWO: []}
+    for kind, settings in GANGS.items():
         parts: list[Mapping[str, float]] = []
         with tempfile.TemporaryDirectory() as output, running_platform(driver="docker", **settings) as platform:
             for number in range(GANG_ROUNDS + 1):
-                time.sleep(GANG_PAUSE_S)
+                await_gang(platform, waits=bool(settings))
                 found = submit(platform, f"gang-{number}", output, machines=2)
-                told = parts_of(platform, f"gang-{number}", time.time())
+                told = parts_of(platform, f"gang-{number}")
+                if any(WAITED in part for part in told) != bool(settings):
+                    raise RuntimeError(f"{kind}: this is not how gang-{number} started: {told}")
                 if number:  # the first loads what later ones find
                     rows.setdefault(kind, []).append(found)
                     parts.append(told)
                     with ThreadPoolExecutor(2) as threads:
-                        both = list(threads.map(run_directly, [engine] * 2))
-                    rows[floor].append((max(first for first, _ in both), max(end for _, end in both)))
-                if number and settings and not any(WAITED in part for part in told):
-                    raise RuntimeError(f"no gang waited for gang-{number}: {told}")
+                        firsts, ends = zip(*threads.map(run_directly, [engine] * 2), strict=True)
+                    rows[TWO].append((max(firsts), max(ends)))
         medians = [(part, percentile([each[part] for each in parts if part in each], 50)) for part in parts[0]]
         table = [[part, f"{seconds * 1e3:.0f} ms"] for part, seconds in medians]
-        print_table(f"{kind}: when each step was told of, since CreateTrainingJob, median", ["", ""], table)
-    print_rows(rows, GANG_ROUNDS, dict.fromkeys(("gang, warm", "gang, cold"), floor))
+        print_table(f"{kind}: its steps, since the job was accepted, median", ["", ""], table)
+    print_rows(rows, GANG_ROUNDS, dict.fromkeys(GANGS, TWO))
 
 
-def parts_of(platform: Platform, name: str, now: float) -> Mapping[str, float]:
-    """Seconds from a job's creation to each of its events."""
+def await_gang(platform: Platform, *, waits: bool) -> None:
+    """Return when the next gang may come: where one `waits`, once that is ready."""
+    time.sleep(GANG_PAUSE_S)
+    deadline = time.monotonic() + GANG_TIMEOUT_S
+    while waits and not any(WATCHER in command_line(pid) for pid in platform_processes(platform.home)):
+        if time.monotonic() > deadline:
+            raise RuntimeError("no gang waits")
+        time.sleep(0.2)
+    time.sleep(SETTLE_S)
+
+
+def parts_of(platform: Platform, name: str) -> Mapping[str, float]:
+    """Seconds from a job's first event to each of them, by their messages."""
     with closing(Connection(platform.url)) as connection:
         events = connection.client("sagemaker").list_events(TrainingJobName=name)["Events"]
     times = {event["Message"]: event["Time"].timestamp() for event in reversed(events)}
-    created = min(times.values(), default=now)
-    return {message: moment - created for message, moment in sorted(times.items(), key=lambda each: each[1])}
+    begun = min(times.values())
+    return {message: moment - begun for message, moment in sorted(times.items(), key=lambda each: each[1])}
 
 
 def run_directly(engine: docker.DockerClient) -> tuple[float, float]:
