@@ -15,7 +15,6 @@ import shutil
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -27,7 +26,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raymaker.actors.attempt import make_report, report_failure
 from raymaker.actors.board import Board
 from raymaker.actors.exchange.across import start_coordinator
-from raymaker.actors.gang_claims import claim_as
+from raymaker.actors.gang_claims import claim_as, withdraw
 from raymaker.actors.gang_room import give_back_own, marked_bytes
 from raymaker.actors.gang_worker import run_machine
 from raymaker.actors.prefetch import prefetch
@@ -44,6 +43,8 @@ RESIZE_LOOK_S = 15.0
 """How often an elastic gang looks whether there is room for more machines."""
 ELASTIC_WAIT_S = "20"
 """How long an elastic gang waits for machines that it believes to be there, before it looks again."""
+Attempt = tuple[str, int]
+
 STOP_UNPLACED_S = 10.0
 """How long a gang that was asked to stop may hear of no machine, which could do so, before it is given up."""
 
@@ -51,8 +52,11 @@ STOP_UNPLACED_S = 10.0
 class Gang:
     """Supervises one attempt of a gang. Its machines reach it as `actor`, the actor that has this object."""
 
-    def __init__(self, spec: TrainingSpec, site: Site, reporter: JobReporter, actor: Any) -> None:
-        self._spec = spec
+    _spec: TrainingSpec
+    _max_failures: int
+    """How often its machines may fail from now on; negative: any number of times."""
+
+    def __init__(self, site: Site, reporter: JobReporter, actor: Any) -> None:
         self._site = site
         self._reporter = reporter
         self._actor = actor
@@ -61,6 +65,12 @@ class Gang:
         self._board = Board()
         self._making = threading.Lock()
         self._coordinator: tuple[tuple[int, int], Any] | None = None
+        self._claims: list[Attempt] = []
+
+    def run(self, spec: TrainingSpec) -> None:
+        """Begin to supervise an attempt, the only one that this object ever has."""
+        self._spec = spec
+        self._max_failures = spec.max_failures
         threading.Thread(target=self._run, name=f"job-{spec.job_name}", daemon=True).start()
 
     def attempt(self) -> int:
@@ -86,6 +96,12 @@ class Gang:
                 return
             self._stopping = True
         threading.Thread(target=self._give_up_unplaced, daemon=True).start()
+
+    def leave(self) -> None:
+        """Give up what is claimed of the cluster, once the attempt has ended."""
+        self.wait()
+        for claimant in self._claims:
+            withdraw(claimant)
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Block until the attempt has ended and been reported; False where `timeout_s` passed first."""
@@ -126,8 +142,7 @@ class Gang:
         """
         with self._making:
             if self._coordinator is None or self._coordinator[0] < (start, number):
-                made = start_coordinator(self._board.machine_count, self._spec.containers_per_instance)
-                self._coordinator = ((start, number), made)
+                self._coordinator = ((start, number), self._make_coordinator())
             return self._coordinator[1]
 
     def has_data(self) -> bool:
@@ -136,8 +151,7 @@ class Gang:
 
     def _run(self) -> None:
         try:
-            give_back_own((self._spec.job_name, self._spec.attempt))
-            self._warm_up_nodes()
+            give_back_own(self._attempt)
             self._train()
         except ReportRefused as refusal:
             logger.warning("attempt %d of %s is fenced: %s", self._spec.attempt, self._spec.job_name, refusal)
@@ -147,53 +161,65 @@ class Gang:
     def _train(self) -> None:
         """Run the gang to its end; what its machines could not report themselves is reported here."""
         try:
-            trainer = self._make_trainer()
-            claim_as((self._spec.job_name, self._spec.attempt), trainer)
-            trainer.fit()
+            self._fit()
         except train.TrainingFailedError as error:
             self._report_failure(explain(error))
         except Exception as error:
             logger.exception("supervising %s failed", self._spec.job_name)
             self._report_failure(f"InternalServerError: {error!r}")
-        finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
 
-    @property
-    def _folder(self) -> Path:
-        """Where Ray Train keeps what it knows of this attempt; none of it is needed afterwards."""
-        return self._site.home / "ray-train" / f"{self._spec.job_name}-{self._spec.attempt}"
-
-    def _make_trainer(self) -> DataParallelTrainer:
+    def _fit(self) -> None:
+        """Have Ray Train form the gang, and run it through all its starts. Raises TrainingFailedError."""
+        self._warm_up_nodes()
         spec, needed = self._spec, self._spec.instance_type.resources
-        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", HEALTH_CHECK_S)
-        os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
         if spec.min_instance_count is not None:
             os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", ELASTIC_WAIT_S)
-        memory = marked_bytes(needed.memory_bytes, (spec.job_name, spec.attempt))
+        memory = marked_bytes(needed.memory_bytes, self._attempt)
         wanted = {"CPU": needed.cpus, "GPU": needed.gpus, "memory": memory}
-        return DataParallelTrainer(
+        scaling = ScalingConfig(
+            num_workers=spec.instance_count
+            if spec.min_instance_count is None
+            else (spec.min_instance_count, spec.instance_count),
+            use_gpu=needed.gpus > 0,
+            resources_per_worker={kind: amount for kind, amount in wanted.items() if amount},
+            placement_strategy=spec.placement.value.upper(),
+            elastic_resize_monitor_interval_s=RESIZE_LOOK_S,
+        )
+        self._fit_trainer(self._attempt, {"spec": spec}, scaling, self._max_failures)
+
+    def _fit_trainer(self, claimant: Attempt, config: Mapping[str, Any], scaling: ScalingConfig, most: int) -> None:
+        """Have Ray Train run machines that fail `most` times at most, to their end. Raises TrainingFailedError."""
+        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", HEALTH_CHECK_S)
+        os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+        folder = self._site.home / "ray-train" / "{}-{}".format(*claimant)
+        trainer = DataParallelTrainer(
             run_machine,
             train_loop_config={
-                "spec": spec,
                 "site": self._site,
                 "reporter": self._reporter,
                 "supervisor": self._actor,
+                **config,
             },
-            scaling_config=ScalingConfig(
-                num_workers=spec.instance_count
-                if spec.min_instance_count is None
-                else (spec.min_instance_count, spec.instance_count),
-                use_gpu=needed.gpus > 0,
-                resources_per_worker={kind: amount for kind, amount in wanted.items() if amount},
-                placement_strategy=spec.placement.value.upper(),
-                elastic_resize_monitor_interval_s=RESIZE_LOOK_S,
-            ),
+            scaling_config=scaling,
             run_config=RunConfig(  # type: ignore[arg-type]  # what Ray's own annotation means when Train is V2
-                name=self._folder.name,
-                storage_path=str(self._folder.parent),
-                failure_config=FailureConfig(max_failures=spec.max_failures),
+                name=folder.name,
+                storage_path=str(folder.parent),
+                failure_config=FailureConfig(max_failures=most),
             ),
         )
+        claim_as(claimant, trainer)
+        self._claims.append(claimant)
+        try:
+            trainer.fit()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @property
+    def _attempt(self) -> Attempt:
+        return self._spec.job_name, self._spec.attempt
+
+    def _make_coordinator(self) -> Any:
+        return start_coordinator(self._board.machine_count, self._spec.containers_per_instance)
 
     def _warm_up_nodes(self) -> None:
         """Have images pulled and whole channels fetched while the gang forms, on the nodes where it may come to be."""
@@ -211,7 +237,6 @@ class Gang:
         message = "Training job stopped while it had no machines"
         with contextlib.suppress(ReportRefused):
             self._reporter.report(make_report(self._last_start(message), "Stopped", message, outcome=Outcome.STOPPED))
-        shutil.rmtree(self._folder, ignore_errors=True)
         self._ended.set()
 
     def _report_failure(self, reason: str) -> None:

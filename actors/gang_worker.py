@@ -24,9 +24,12 @@ from ray.util import get_node_ip_address
 from raymaker.actors.attempt import Attempt, make_note
 from raymaker.actors.containers import AttemptLost
 from raymaker.actors.exchange.across import RayAcross
+from raymaker.actors.exchange.engines import can_gloo
 from raymaker.actors.exchange.seam import Across, ExchangeError
+from raymaker.actors.gang_ready import ready_runtime
 from raymaker.actors.instance import Instance
 from raymaker.actors.reports import JobReporter, ReportRefused
+from raymaker.actors.runtime.base import ContainerRuntime
 from raymaker.actors.runtime.select import select_runtime
 from raymaker.actors.site import Site, machine_id
 from raymaker.actors.spec import Place, TrainingSpec, host_name
@@ -34,23 +37,40 @@ from raymaker.actors.spec import Place, TrainingSpec, host_name
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
+FIRST_PAUSE_S = 0.003
+PATIENCE = 0.1
 ASK_AGAIN_S = 0.1
+"""Whether the others have come is asked again after a tenth of the time that was waited, within these bounds."""
 PREEMPTION_LOOK_S = 2.0
 HEARTBEAT_S = 2.0
 
 
 def run_machine(config: Mapping[str, Any]) -> None:
     """Be one machine of the gang, in a worker of Ray Train. Raises AttemptLost, for the gang to be started again."""
+    site, spec = config["site"], config["spec"]
+    if spec is not None:
+        _run(config, spec, select_runtime(site.driver, site.home))
+        return
+    index = train.get_context().get_world_rank()
+    with ready_runtime(site, index, config["likely"]) as runtime:
+        can_gloo()  # loads torch, where there is one
+        told = config["supervisor"].await_attempt.remote(index, ray.get_runtime_context().get_node_id())
+        if (spec := ray.get(told)) is not None:
+            _run(config, spec, runtime)
+
+
+def _run(config: Mapping[str, Any], spec: TrainingSpec, runtime: ContainerRuntime) -> None:
+    """Run one start of an attempt. Raises AttemptLost."""
     context = train.get_context()
     index, count = context.get_world_rank(), context.get_world_size()
-    spec, reporter = config["spec"], config["reporter"]
-    start = broadcast_from_rank_zero(_begin_start(spec, reporter, count) if index == 0 else None)
+    reporter = config["reporter"]
+    described = f"{count} instances" + ("" if config["spec"] else " that waited")
+    start = broadcast_from_rank_zero(_begin_start(spec, reporter, described) if index == 0 else None)
     if start is None:
         return
     spec = dataclasses.replace(spec, start=start)
     place = Place(index, count, spec.containers_per_instance)
     crew = GangCrew(config["supervisor"], spec, config["site"], place)
-    runtime = select_runtime(config["site"].driver, config["site"].home)
     with Instance(spec, config["site"], runtime, place, make_note(reporter, spec, place)) as instance:
         threading.Thread(target=_watch_preemption, args=(instance,), daemon=True).start()
         try:
@@ -76,12 +96,13 @@ class GangCrew:
 
     def gather(self, name: str, mine: T) -> Sequence[T]:
         """Give `mine` and return everybody's, by machine."""
+        begun = time.monotonic()
         while True:
             ask = self._supervisor.gather.remote(self._spec.start, name, self.place.machine_index, mine)
             found: Sequence[T] | None = ray.get(ask)
             if found is not None:
                 return found
-            time.sleep(ASK_AGAIN_S)
+            time.sleep(min(max(FIRST_PAUSE_S, (time.monotonic() - begun) * PATIENCE), ASK_AGAIN_S))
 
     def offer(self, name: str, mine: T) -> Mapping[int, T]:
         """Leave `mine` and return what there is so far, by machine."""
@@ -151,11 +172,10 @@ class GangCrew:
         return RayAcross(coordinator, self.place, group, timeout_s=self._site.exchange_timeout_s)
 
 
-def _begin_start(spec: TrainingSpec, reporter: JobReporter, machine_count: int) -> int | None:
+def _begin_start(spec: TrainingSpec, reporter: JobReporter, machines: str) -> int | None:
     """Get this start's number from the platform; None where the attempt is no longer the job's."""
-    message = f"Starting training on {machine_count} instances"
     try:
-        return reporter.begin_start(spec.job_name, spec.attempt, message)
+        return reporter.begin_start(spec.job_name, spec.attempt, f"Starting training on {machines}")
     except ReportRefused as refusal:
         logger.warning("attempt %d of %s is fenced: %s", spec.attempt, spec.job_name, refusal)
         return None

@@ -49,6 +49,8 @@ class Settings(BaseSettings):
     catalogue: Path | None = Field(None, description="TOML file with instance types beside the built-in ones")
     warm_min: int = Field(1, ge=0, description="machine processes that wait for a training job on each node, at least")
     warm_max: int = Field(4, ge=0, description="machine processes that may wait on each node while many jobs come")
+    warm_gangs: int = Field(0, ge=0, description="gangs whose processes wait for a training job of several instances")
+    warm_gang_size: int = Field(2, ge=2, description="how many instances each gang that waits has")
     standby_containers: int = Field(
         1, ge=0, description="containers of the images used last that wait inside their start in each such process"
     )

@@ -17,6 +17,7 @@ from raymaker.platform.cluster.machines import Machines
 from raymaker.platform.cluster.reporter import NAMESPACE, ControlReporter
 from raymaker.platform.cluster.site import site_of
 from raymaker.platform.cluster.transforms import launch_transform, stop_transform, transform_machines
+from raymaker.platform.cluster.waiting_gangs import CONCURRENCY, WaitingGangs
 from raymaker.platform.cluster.workers import remote_class
 from raymaker.platform.evaluating.evaluators import EvaluatorKey
 from raymaker.platform.pools.seen import SeenPool
@@ -31,8 +32,6 @@ from raymaker.serving.spec import EndpointSpec
 from raymaker.serving.transform.spec import TransformSpec
 
 PREFIX = "training/"
-GANG_CONCURRENCY = 32
-"""Calls that a gang's supervisor answers at once: its machines', those to stop, and `placed`, which blocks."""
 
 Attempt = tuple[str, int]
 
@@ -48,6 +47,7 @@ class RayFleet:
     def __init__(self, settings: Settings, on_free: Callable[[], None] = lambda: None) -> None:
         self._site = site_of(settings)
         self._machines = Machines(self._site, Limits(settings.warm_min, settings.warm_max), on_free)
+        self._gangs = WaitingGangs(self._site, settings.warm_gangs, settings.warm_gang_size)
         self._abandoned = AbandonedRooms()
         self._unplaced: dict[Attempt | MachineKey | tuple[str, EvaluatorKey], tuple[ray.ObjectRef[Any], Resources]] = {}
         """What attempts need that have it not yet, each with the answer that comes once it has."""
@@ -55,7 +55,7 @@ class RayFleet:
     def supervisors(self) -> frozenset[Attempt]:
         """Name every attempt that has a supervisor."""
         gangs = frozenset(_attempt(name) for name in list_named_actors() if name.startswith(PREFIX))
-        return gangs | self._machines.attempts()
+        return gangs | self._gangs.attempts() | self._machines.attempts()
 
     @property
     def pool(self) -> SeenPool:
@@ -63,8 +63,9 @@ class RayFleet:
         return self._machines.pool
 
     def keep_warm(self, now: float) -> None:
-        """Have machines wait for jobs."""
+        """Have machines and gangs wait for jobs."""
         self._machines.keep_warm(now)
+        self._gangs.keep_warm(now)
 
     def note_end(self, attempt: Attempt) -> None:
         """Hear, from any thread, that an attempt has reported its end."""
@@ -76,7 +77,8 @@ class RayFleet:
 
     def sweep(self) -> None:
         """Give back the room of gangs and of single machines that are gone."""
-        for room in [*self._abandoned.step(self.supervisors()), *self._machines.sweep()]:
+        living = self.supervisors() | self._gangs.claimants()
+        for room in [*self._abandoned.step(living), *self._machines.sweep()]:
             logger.warning("gave back placement group %s: nobody uses it any more", room)
 
     def free(self) -> Resources:
@@ -94,7 +96,7 @@ class RayFleet:
         """Start a supervisor: a machine's where there is one instance, else a gang's, whose workers hold its room."""
         if spec.instance_count > 1:
             self._machines.give_room()
-        placed = self._launch_gang(spec) if spec.instance_count > 1 else self._machines.run(spec)
+        placed = self._place_gang(spec) if spec.instance_count > 1 else self._machines.run(spec)
         if placed is not None:
             self._unplaced[spec.job_name, spec.attempt] = (placed, resources_needed(spec))
 
@@ -156,7 +158,7 @@ class RayFleet:
         serving_endpoint.delete(name)
 
     def _launch_gang(self, spec: TrainingSpec) -> ray.ObjectRef[Any]:
-        """Start a gang's supervisor. Returns what is answered once the gang has its instances, or has ended."""
+        """Start a gang's supervisor, where it does not live."""
         # These import Ray Train, which few control planes need.
         from raymaker.actors.gang_claims import keep_claims_here
         from raymaker.platform.cluster.gang_actor import GangActor
@@ -168,13 +170,24 @@ class RayFleet:
             lifetime="detached",
             get_if_exists=True,
             max_restarts=-1,
-            max_concurrency=GANG_CONCURRENCY,
+            max_concurrency=CONCURRENCY,
             num_cpus=0,
         )
         placed: ray.ObjectRef[Any] = actor.remote(spec, self._site).placed.options(max_task_retries=-1).remote()
         return placed
 
+    def _place_gang(self, spec: TrainingSpec) -> ray.ObjectRef[Any]:
+        """Have an attempt supervised. Returns what is answered once its gang has its instances, or has ended."""
+        attempt = (spec.job_name, spec.attempt)
+        if (gang := self._gangs.find(attempt)) is not None:
+            there: ray.ObjectRef[Any] = gang.placed.remote()
+            return there
+        placed = self._gangs.run(spec) if actor_name(*attempt) not in list_named_actors() else None
+        return placed if placed is not None else self._launch_gang(spec)
+
     def _find_gang(self, attempt: Attempt) -> Any:
+        if (gang := self._gangs.find(attempt)) is not None:
+            return gang
         try:
             return ray.get_actor(actor_name(*attempt), namespace=NAMESPACE)
         except ValueError:

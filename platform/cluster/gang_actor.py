@@ -1,13 +1,14 @@
-"""The supervisor of a gang as an actor. A module of its own, since it alone imports Ray Train."""
+"""The supervisors of gangs as actors. A module of its own, since it alone imports Ray Train."""
 
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import ray
 
 from raymaker.actors.gang import Gang
-from raymaker.actors.gang_claims import withdraw
+from raymaker.actors.gang_waiting import WaitingGang
 from raymaker.actors.site import Site
 from raymaker.actors.spec import TrainingSpec
 from raymaker.platform.cluster.reporter import ControlReporter
@@ -21,13 +22,27 @@ class GangActor(Gang):
     """
 
     def __init__(self, spec: TrainingSpec, site: Site) -> None:
-        self._self = ray.get_runtime_context().current_actor
-        super().__init__(spec, site, ControlReporter(), self._self)
-        threading.Thread(target=self._leave, name="leave", daemon=True).start()
+        actor = ray.get_runtime_context().current_actor
+        super().__init__(site, ControlReporter(), actor)
+        self.run(spec)
+        threading.Thread(target=_leave, args=(self, actor), name="leave", daemon=True).start()
 
-    def _leave(self) -> None:
-        self.wait()
-        try:
-            withdraw((self._spec.job_name, self._spec.attempt))
-        finally:
-            ray.kill(self._self, no_restart=True)
+
+class WaitingGangActor(WaitingGang):
+    """A supervisor that waits for its attempt, and its gang with it. Ray does not make it again.
+
+    Where it dies while it runs an attempt, the reconciler has that supervised by a `GangActor`.
+    """
+
+    def __init__(self, name: str, machine_count: int, site: Site, likely: TrainingSpec | None) -> None:
+        actor = ray.get_runtime_context().current_actor
+        super().__init__(name, machine_count, site, ControlReporter(), actor, likely=likely)
+        threading.Thread(target=_leave, args=(self, actor), name="leave", daemon=True).start()
+
+
+def _leave(gang: Gang, actor: Any) -> None:
+    """End a supervisor's process once it has nothing left to do."""
+    try:
+        gang.leave()
+    finally:
+        ray.kill(actor, no_restart=True)

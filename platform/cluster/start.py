@@ -32,7 +32,7 @@ from raymaker.serving.proxy import remove_proxy, start_serve
 
 CONTROL_THREADS = 64
 READY_TIMEOUT_S = 60.0
-OWN_ACTORS = ("training/", "machine/", "transform/", "evaluator/", "janitor/")
+OWN_ACTORS = ("training/", "gang/", "machine/", "transform/", "evaluator/", "janitor/")
 """How the names begin of actors that start containers, or anew what has ended."""
 
 
