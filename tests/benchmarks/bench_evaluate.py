@@ -46,7 +46,7 @@ while time.monotonic() < until:
         part.mkdir()
         (part / "scale").write_text("1.5")
         part.rename(part.with_name(f"epoch-{number}"))
-print(f"steps={steps}", flush=True)
+print(f"steps={steps} share={time.process_time() / float(settings['seconds']):.4f}", flush=True)
 """
 SERVE = """#!/usr/bin/python3
 import http.server, pathlib
@@ -120,25 +120,31 @@ def train(client: Client, folder: Path, *, evaluated: bool, seconds: float, ever
 
 
 def throughput(client: Client, engine: docker.DockerClient, folder: Path) -> None:
-    """Print how many steps a job makes alone, with the evaluator, and with the same done by hand beside it."""
+    """Print how many steps a job makes alone, with the evaluator, and with the same done by hand beside it.
+
+    And how much of a CPU it got: how much a CPU does in a second differs from minute to minute on shared machines.
+    """
     steps: dict[str, list[float]] = {ALONE: [], EVALUATED: [], BY_HAND: []}
+    shares: dict[str, list[float]] = {way: [] for way in steps}
     evaluations = 0
     for _ in range(ROUNDS):
         for way, counts in steps.items():
             with scoring_by_hand(engine, folder) if way == BY_HAND else contextlib.nullcontext():
                 job = train(client, folder, evaluated=way == EVALUATED, seconds=SECONDS, every=EVERY)
                 job.wait(progress=False)
-            said = re.search(r"steps=(\d+)", "\n".join(job.logs()))
+            said = re.search(r"steps=(\d+) share=([0-9.]+)", "\n".join(job.logs()))
             assert said is not None
             counts.append(float(said[1]))
+            shares[way].append(float(said[2]))
             evaluations += len(job.evaluations(status="Completed"))
     rows = []
     for way, counts in steps.items():
         ratios = sorted(mine / alone for mine, alone in zip(counts, steps[ALONE], strict=True))
         rate = f"{median(counts) / SECONDS:.1f}/s"
-        rows.append([way, rate, f"{median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})"])
+        share = f"{median(shares[way]):.3f} ({min(shares[way]):.3f} to {max(shares[way]):.3f})"
+        rows.append([way, rate, f"{median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})", share])
     title = f"steps of a job that stores a checkpoint every {EVERY} s, median of {ROUNDS}; {evaluations} evaluations"
-    print_table(f"{title}; {os.cpu_count()} CPUs", ["", "steps", "of alone"], rows)
+    print_table(f"{title}; {os.cpu_count()} CPUs", ["", "steps", "of alone", "of a CPU"], rows)
 
 
 @contextlib.contextmanager
