@@ -12,7 +12,7 @@ import logging
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
@@ -20,12 +20,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 from ray.util import get_placement_group, list_named_actors
-from ray.util.placement_group import (
-    PlacementGroup,
-    placement_group,
-    placement_group_table,
-    remove_placement_group,
-)
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from raymaker.actors.site import Site
@@ -33,6 +28,7 @@ from raymaker.actors.spec import Resources, TrainingSpec
 from raymaker.platform.capacity import add
 from raymaker.platform.cluster.janitor import living_nodes
 from raymaker.platform.cluster.machine import Machine, Occupation
+from raymaker.platform.cluster.machine_rooms import machine_rooms, node_of, remove_rooms, reserve_room, room_name
 from raymaker.platform.cluster.reporter import NAMESPACE
 from raymaker.platform.cluster.workers import remote_class
 from raymaker.platform.pools.seen import MachineStatus, SeenMachine, SeenPool
@@ -42,12 +38,10 @@ from raymaker.platform.pools.warm_pool import KeptFor
 logger = logging.getLogger(__name__)
 
 PREFIX = "machine/"
-ROOM_PREFIX = "machine-room/"
 CONCURRENCY = 8
 """Calls that a machine answers at once: the one that runs its attempt, and those to stop it or to ask for it."""
 ROOM_S = 0.5
 """How long Ray may take to reserve what is free, before a machine waits for it instead."""
-LOOK_S = 0.002
 HELD_S = 2.0
 """How long a machine keeps its room when it has nothing to run, and nobody else waits for it."""
 ANSWER_S = 20.0
@@ -180,10 +174,10 @@ class Machines:
 
     def sweep(self) -> list[str]:
         """Give back rooms that belong to no living machine, at the second look; returns their names."""
-        mine = {_room_name(name) for name in self._look()}
-        found = set(_rooms())
+        mine = {room_name(name) for name in self._look()}
+        found = set(machine_rooms())
         abandoned, self._suspects = sorted((found - mine) & self._suspects), frozenset(found - mine)
-        _remove_rooms(abandoned)
+        remove_rooms(abandoned)
         return abandoned
 
     def _look(self) -> dict[str, _Machine]:
@@ -257,15 +251,15 @@ class Machines:
         by_node = {each.node: each for each in reversed(waiting)}
         for node, machine in by_node.items():
             _give_back(machine)
-            room = _reserve(machine.name, needed, str(node))
-            if _node_of(room, ROOM_S / len(by_node)) or (self.give_room() and _node_of(room, ROOM_S)):
+            room = reserve_room(machine.name, needed, str(node))
+            if node_of(room, ROOM_S / len(by_node)) or (self.give_room() and node_of(room, ROOM_S)):
                 machine.room, machine.needed = room, needed
                 return machine
             remove_placement_group(room)
         self.give_room()
         name = PREFIX + secrets.token_hex(6)
-        room = _reserve(name, needed)
-        there = _node_of(room, ROOM_S) if not needed.gpus else None
+        room = reserve_room(name, needed)
+        there = node_of(room, ROOM_S) if not needed.gpus else None
         machine = self._make(name, there) if there is not None else self._make(name, None, room, needed.gpus)
         machine.room, machine.needed = room, needed
         return machine
@@ -328,40 +322,12 @@ class Machines:
         if machine.attempt is not None:
             self._await_end(machine, machine.actor.wait.remote())
         with contextlib.suppress(ValueError):
-            machine.room = get_placement_group(_room_name(machine.name))
+            machine.room = get_placement_group(room_name(machine.name))
         return True
 
     def _await_end(self, machine: _Machine, end: ray.ObjectRef[Any]) -> None:
         machine.end = end
         end.future().add_done_callback(lambda _: self._on_free())
-
-
-def remove_all_rooms() -> None:
-    """Give back what is reserved for machines, once nobody makes any more."""
-    _remove_rooms(_rooms())
-
-
-def _rooms() -> list[str]:
-    """Name all rooms on the cluster."""
-    found = placement_group_table().values()
-    return [group["name"] for group in found if group["state"] != "REMOVED" and group["name"].startswith(ROOM_PREFIX)]
-
-
-def _remove_rooms(names: Iterable[str]) -> None:
-    for name in names:
-        with contextlib.suppress(ValueError):
-            remove_placement_group(get_placement_group(name))
-
-
-def _reserve(name: str, needed: Resources, node: str | None = None) -> PlacementGroup:
-    """Ask Ray to reserve what an attempt needs, for the machine of that name, on a node or anywhere."""
-    bundle = {"CPU": needed.cpus, "GPU": needed.gpus, "memory": needed.memory_bytes}
-    bundle = {kind: amount for kind, amount in bundle.items() if amount} or {"memory": 1}
-    there = None if node is None else [{"ray.io/node-id": node}]
-    room: PlacementGroup = placement_group(
-        [bundle], name=_room_name(name), lifetime="detached", bundle_label_selector=there
-    )
-    return room
 
 
 def _give_back(machine: _Machine) -> None:
@@ -379,20 +345,6 @@ def _seen(machine: _Machine) -> SeenMachine:
     if machine.attempt is not None or (kept := machine.kept_for) is None:
         return seen
     return replace(seen, status=MachineStatus.KEPT, job_name=kept.job_name, kept_until=kept.until)
-
-
-def _room_name(machine_name: str) -> str:
-    return f"{ROOM_PREFIX}{machine_name}"
-
-
-def _node_of(room: PlacementGroup, timeout_s: float) -> str | None:
-    """The node on which a reservation was made, None where it still waits. Ray's `wait` knows whole seconds only."""
-    deadline = time.monotonic() + timeout_s
-    while (found := placement_group_table(room))["state"] != "CREATED":
-        if time.monotonic() >= deadline:
-            return None
-        time.sleep(LOOK_S)
-    return str(found["bundles_to_node_id"][0])
 
 
 def _is_answered(answer: ray.ObjectRef[Any]) -> bool:

@@ -21,7 +21,7 @@ from raymaker.platform.cluster import head
 from raymaker.platform.cluster.control_actor import ControlActor
 from raymaker.platform.cluster.frontend import FRONTEND_NAME, HEAD_RESOURCE, build_frontend
 from raymaker.platform.cluster.janitor import living_nodes, place_janitors
-from raymaker.platform.cluster.machines import remove_all_rooms
+from raymaker.platform.cluster.machine_rooms import remove_all_rooms
 from raymaker.platform.cluster.reporter import CONTROL_NAME, NAMESPACE
 from raymaker.platform.cluster.site import site_of
 from raymaker.platform.database.engine import Database

@@ -17,7 +17,8 @@ from ray.util.placement_group import placement_group_table
 from raymaker.actors.site import Site
 from raymaker.actors.spec import InstanceType, Resources, SourceSpec, Standing, TrainingSpec
 from raymaker.actors.storage import StoreConfig
-from raymaker.platform.cluster.machines import ROOM_PREFIX, Machines
+from raymaker.platform.cluster.machine_rooms import ROOM_PREFIX
+from raymaker.platform.cluster.machines import Machines
 from raymaker.platform.cluster.reporter import CONTROL_NAME
 from raymaker.platform.pools.seen import MachineStatus
 from raymaker.platform.pools.sizing import Limits
