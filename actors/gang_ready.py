@@ -6,16 +6,13 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
-from raymaker.actors.algorithm import prepare_algorithm
-from raymaker.actors.contract import Seat
 from raymaker.actors.errors import WorkError
+from raymaker.actors.readiness import get_ready
 from raymaker.actors.runtime.base import ContainerRuntime
 from raymaker.actors.runtime.select import select_runtime
 from raymaker.actors.runtime.standby import Standbys
 from raymaker.actors.site import Site
-from raymaker.actors.spec import Place, TrainingSpec
-from raymaker.actors.storage import ObjectStore
-from raymaker.actors.training_container import Machine, training_container
+from raymaker.actors.spec import TrainingSpec
 
 logger = logging.getLogger(__name__)
 
@@ -31,19 +28,9 @@ def ready_runtime(site: Site, index: int, likely: TrainingSpec | None) -> Iterat
         return
     with contextlib.closing(Standbys(site.home, site.standby_count)) as standbys:
         runtime = select_runtime(site.driver, site.home, standbys)
-        if likely is not None and runtime.name == "docker":
+        if likely is not None:
             try:
-                _expect(standbys, runtime, site, index, likely)
+                get_ready(likely, site, runtime, standbys, index)
             except WorkError as error:
                 logger.warning("no container waits for a job like %s: %s", likely.job_name, error)
         yield runtime
-
-
-def _expect(standbys: Standbys, runtime: ContainerRuntime, site: Site, index: int, likely: TrainingSpec) -> None:
-    """Have containers wait like those that `likely` has on this machine. Raises WorkError."""
-    algorithm = prepare_algorithm(runtime, ObjectStore(site.store), site, image=likely.image, source=likely.source)
-    place = Place(index, likely.instance_count, likely.containers_per_instance)
-    for number in range(place.containers_per_machine):
-        seat, machine = Seat(place, number), Machine(site, runtime.name, "")
-        standbys.start(training_container(likely, seat, machine, algorithm, mounts=(), hosts={}))  # none waits yet
-    standbys.replenish()

@@ -74,13 +74,19 @@ class Standbys:
         self._lock = threading.Lock()
         self._making = threading.Lock()
 
-    def start(self, spec: ContainerSpec) -> str | None:
-        """Have one that waits become this container. Returns its id, None where none fits, or it came to nothing."""
+    def expect(self, spec: ContainerSpec) -> ContainerSpec | None:
+        """Have one wait that can become such a container, once `replenish` is called. Returns what that is like."""
         shape = _shape(spec)
         with self._lock:
             if shape is None or shape in self._hopeless:
                 return None
             self._last = [shape, *(each for each in self._last if each != shape)][: self._count]
+        return shape
+
+    def start(self, spec: ContainerSpec) -> str | None:
+        """Have one that waits become this container. Returns its id, None where none fits, or it came to nothing."""
+        shape = self.expect(spec)
+        with self._lock:
             found = next((each for each in self._waiting if each.shape == shape), None)
             if found is None:
                 return None

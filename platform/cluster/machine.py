@@ -6,6 +6,7 @@ the first one comes.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 import ray
 from ray.util import get_current_placement_group
 
+from raymaker.actors.errors import WorkError
+from raymaker.actors.readiness import get_ready
 from raymaker.actors.runtime.base import ContainerRuntime
 from raymaker.actors.runtime.docker import DockerRuntime
 from raymaker.actors.runtime.select import select_runtime
@@ -21,6 +24,8 @@ from raymaker.actors.site import Site, machine_id
 from raymaker.actors.spec import TrainingSpec
 from raymaker.actors.supervisor import Supervisor
 from raymaker.platform.cluster.reporter import ControlReporter
+
+logger = logging.getLogger(__name__)
 
 RETIRE_S = 60.0
 
@@ -86,6 +91,15 @@ class Machine:
         self.wait()
         if self._standbys is not None:
             threading.Thread(target=self._standbys.replenish, name="standbys", daemon=True).start()
+
+    def expect(self, likely: TrainingSpec) -> None:
+        """Get ready for an attempt like one that another machine has run. What cannot be had ready is left."""
+        try:
+            with self._lock:
+                runtime = self._select_runtime()
+            get_ready(likely, self._site, runtime, self._standbys)
+        except WorkError as error:
+            logger.warning("could not get ready for an attempt like that of %s: %s", likely.job_name, error)
 
     def wait(self) -> None:
         """Return once what runs here has ended and has been reported."""

@@ -94,6 +94,8 @@ class Machines:
         self._knows_earlier = False
         """Whether those are among them that an earlier control actor made."""
         self._starts: deque[float] = deque()
+        self._last: TrainingSpec | None = None
+        """The attempt that came last: the next may be like it."""
         self._failed_at: dict[str, float] = {}
         self._suspects: frozenset[str] = frozenset()
         self._ended: set[Attempt] = set()
@@ -115,6 +117,7 @@ class Machines:
         if (found := next((each for each in machines.values() if each.attempt == attempt), None)) is not None:
             return None if found.is_kept else found.made
         self._starts.append(time.time())
+        self._last = spec
         machine = self._find_kept(spec.warm_pool) or self._find_room(spec.instance_type.resources)
         machine.attempt, machine.pool_id = attempt, spec.warm_pool
         self._await_end(machine, machine.actor.run.remote(spec))
@@ -206,6 +209,8 @@ class Machines:
                 self._failed_at[machine.node or ""] = time.time()
                 return False
             machine.is_ready, machine.idle_since = True, time.time()
+            if machine.attempt is None and self._last is not None:
+                machine.actor.expect.remote(self._last)
         return True
 
     def _has_ended(self, machine: _Machine, end: ray.ObjectRef[Any]) -> bool:
