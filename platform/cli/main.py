@@ -50,9 +50,9 @@ def up(
 ) -> None:
     """Start the platform, or join it to a Ray cluster. Does nothing where it is up."""
     settings = read_settings(ray_address=address, host=host, port=port, cpus=cpus, home=home)
-    from raymaker.platform import cluster
+    from raymaker.platform.cluster import switch
 
-    state = cluster.up(settings)
+    state = switch.up(settings)
     if as_json:
         display.show_json({"status": "up", "url": state.url, "home": settings.home_path})
     else:
@@ -63,9 +63,9 @@ def up(
 def down(*, home: Home = None, as_json: AsJson = False) -> None:
     """Stop the platform and every container it started. Unfinished jobs start again at the next up."""
     settings = read_settings(home=home)
-    from raymaker.platform import cluster
+    from raymaker.platform.cluster import switch
 
-    was_up = cluster.down(settings)
+    was_up = switch.down(settings)
     if as_json:
         display.show_json({"status": "down", "was_up": was_up, "home": settings.home_path})
     else:
@@ -76,9 +76,9 @@ def down(*, home: Home = None, as_json: AsJson = False) -> None:
 def status(*, home: Home = None, as_json: AsJson = False) -> None:
     """Tell whether the platform is up, where it answers and what the cluster has."""
     settings = read_settings(home=home)
-    from raymaker.platform import cluster
+    from raymaker.platform.cluster import switch
 
-    seen = cluster.status(settings)
+    seen = switch.status(settings)
     if as_json:
         display.show_json(seen)
     else:
@@ -89,9 +89,9 @@ def status(*, home: Home = None, as_json: AsJson = False) -> None:
 def env(*, home: Home = None, as_json: AsJson = False) -> None:
     """Print the variables that lead boto3, `ray` and this command to the platform: eval "$(raymaker env)"."""
     settings = read_settings(home=home)
-    from raymaker.platform import cluster
+    from raymaker.platform.cluster import switch
 
-    variables = {**cluster.environment(settings), "AWS_DATA_PATH": str(MODEL_FOLDER)}
+    variables = {**switch.environment(settings), "AWS_DATA_PATH": str(MODEL_FOLDER)}
     if as_json:
         display.show_json(variables)
     else:
