@@ -31,5 +31,6 @@ def pools(ctx: typer.Context, *, as_json: AsJson = False) -> None:
     )
     typer.echo(
         f"{found['WantedWaitingCount']} should wait on each node (at least {found['MinWaitingCount']}, at most "
-        f"{found['MaxWaitingCount']}): {found['RecentStartCount']} jobs started in the last minute"
+        f"{found['MaxWaitingCount']}): {found['RecentStartCount']} jobs started in the last "
+        "minute; no more than its CPUs can run"
     )

@@ -26,13 +26,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from raymaker.actors.site import Site
 from raymaker.actors.spec import Resources, TrainingSpec
 from raymaker.platform.capacity import add
-from raymaker.platform.cluster.janitor import living_nodes
 from raymaker.platform.cluster.machine import Machine, Occupation
 from raymaker.platform.cluster.machine_rooms import machine_rooms, node_of, remove_rooms, reserve_room, room_name
 from raymaker.platform.cluster.reporter import NAMESPACE
 from raymaker.platform.cluster.workers import remote_class
 from raymaker.platform.pools.seen import MachineStatus, SeenMachine, SeenPool
-from raymaker.platform.pools.sizing import WINDOW_S, Limits, superfluous, wanted_count
+from raymaker.platform.pools.sizing import WINDOW_S, Limits, superfluous, wanted_count, wanted_there
 from raymaker.platform.pools.warm_pool import KeptFor
 
 logger = logging.getLogger(__name__)
@@ -146,19 +145,22 @@ class Machines:
 
     def keep_warm(self, now: float) -> None:
         """Have as many machines wait on each node as demand asks for, and end those that are too many."""
-        nodes = living_nodes()
+        nodes = _cpus_of_nodes()
         while self._starts and now - self._starts[0] > WINDOW_S:
             self._starts.popleft()
         wanted = wanted_count(self._limits, self._starts, len(nodes), now)
         machines = self._look()
         self.give_room(HELD_S)
-        waiting = {node: self._idle_on(node) for node in nodes}
+        cpus_each = self._last.instance_type.resources.cpus if self._last is not None else 0.0
         warming = Counter(each.node for each in self._warming())
-        for node, idle in waiting.items():
-            for name in superfluous(self._limits, {each.name: each.idle_since for each in idle}, wanted, now):
+        running = Counter(each.node for each in machines.values() if each.attempt is not None)
+        for node, cpus in nodes.items():
+            idle = self._idle_on(node)
+            there = wanted_there(self._limits, wanted, cpus, cpus_each, running[node])
+            for name in superfluous(self._limits, {each.name: each.idle_since for each in idle}, there, now):
                 self._retire(machines.pop(name))
             may_warm = now - self._failed_at.get(node, 0.0) > PAUSE_S
-            for _ in range(wanted - len(idle) - warming[node] if may_warm else 0):
+            for _ in range(there - len(idle) - warming[node] if may_warm else 0):
                 self._make(PREFIX + secrets.token_hex(6), node)
         seen = tuple(map(_seen, machines.values()))
         self.pool = SeenPool(seen, self._limits.least, self._limits.most, wanted, len(self._starts))
@@ -333,6 +335,11 @@ class Machines:
     def _await_end(self, machine: _Machine, end: ray.ObjectRef[Any]) -> None:
         machine.end = end
         end.future().add_done_callback(lambda _: self._on_free())
+
+
+def _cpus_of_nodes() -> dict[str, float]:
+    """The nodes that live, and how many CPUs each has."""
+    return {node["NodeID"]: node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]}
 
 
 def _give_back(machine: _Machine) -> None:

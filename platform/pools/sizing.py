@@ -31,6 +31,16 @@ def wanted_count(limits: Limits, starts: Iterable[float], node_count: int, now: 
     return min(limits.most, limits.least + expected) if recent else min(limits.least, limits.most)
 
 
+def wanted_there(limits: Limits, wanted: int, node_cpus: float, cpus_each: float, running_count: int) -> int:
+    """Say how many of `wanted` should wait on a node: no more than could run beside those that do, but the least.
+
+    What comes is taken to need what came last, `cpus_each`; 0 where that is not known.
+    """
+    if not cpus_each:
+        return wanted
+    return min(wanted, max(limits.least, math.floor(node_cpus / cpus_each) - running_count))
+
+
 def superfluous(limits: Limits, idle_since: Mapping[str, float], wanted: int, now: float) -> list[str]:
     """Name the machines of one node that may go: those not needed, unused for long or too many, longest idle first."""
     longest_first = sorted(idle_since, key=lambda name: (idle_since[name], name))

@@ -447,5 +447,8 @@ def test_pools_shows_machines_and_why_so_many_wait(run: Run) -> None:
     assert kept[-2].startswith("2023-11-1"), "when it is let go of"
     assert running[:4] == ["b", "node-1", "Running", "digits"]
     assert waiting[:3] == ["a", "node-1", "Waiting"]
-    assert "2 should wait on each node (at least 1, at most 4): 5 jobs started in the last minute" in shown
+    assert (
+        "2 should wait on each node (at least 1, at most 4): 5 jobs started in the last minute; no more than its CPUs"
+        in shown
+    )
     assert json.loads(run("pools", "--json").stdout)["WantedWaitingCount"] == 2

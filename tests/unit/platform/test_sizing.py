@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raymaker.platform.pools.sizing import WINDOW_S, Limits, superfluous, wanted_count
+from raymaker.platform.pools.sizing import WINDOW_S, Limits, superfluous, wanted_count, wanted_there
 
 NOW = 1000.0
 LIMITS = Limits(least=1, most=4, idle_s=300)
@@ -17,6 +17,14 @@ LIMITS = Limits(least=1, most=4, idle_s=300)
 def test_more_wait_where_more_jobs_come(recent: int, nodes: int, wanted: int) -> None:
     starts = [NOW - 1] * recent
     assert wanted_count(LIMITS, starts, nodes, NOW) == wanted
+
+
+@pytest.mark.parametrize(
+    ("cpus", "each", "running", "there"),
+    [(2, 1, 0, 2), (2, 1, 1, 1), (2, 1, 2, 1), (8, 1, 2, 4), (8, 4, 0, 2), (2, 0.01, 0, 4), (2, 0, 0, 4), (0, 1, 0, 1)],
+)
+def test_no_more_wait_than_could_run_but_the_least(cpus: float, each: float, running: int, there: int) -> None:
+    assert wanted_there(LIMITS, 4, cpus, each, running) == there
 
 
 def test_starts_of_long_ago_do_not_count() -> None:
