@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from raymaker.actors.runtime.standby import LABEL_STANDBY
 from support.faults import eventually, kill_process
-from support.jobs import Jobs
+from support.jobs import Jobs, fresh_name
 from support.platform import Platform, running_platform
 
 
@@ -100,3 +101,22 @@ def test_a_stopped_job_stops_a_container_that_had_waited(
     warm_jobs.sagemaker.stop_training_job(TrainingJobName=name)
     assert warm_jobs.finish(name)["TrainingJobStatus"] == "Stopped"
     eventually(lambda: container_of(engine, name) is None, "its container is removed")
+
+
+def test_a_job_has_the_image_that_its_tag_names_now_not_the_one_that_waits(
+    warm_platform: Platform, warm_jobs: Jobs, engine: docker.DockerClient, steps_image: str
+) -> None:
+    tag = f"raymaker-test-moved-{fresh_name('image')}:1"
+    asked = {"TrainingImage": tag, "TrainingInputMode": "File"}
+    asked |= {"ContainerEntrypoint": ["sh", "-c"], "ContainerArguments": ['echo "this is ${WHICH:-the first}"']}
+    try:
+        assert engine.images.get(steps_image).tag(tag)
+        for words in ("the first", "the second"):
+            name = warm_jobs.create(AlgorithmSpecification=asked)
+            assert warm_jobs.finish(name)["TrainingJobStatus"] == "Completed"
+            assert f"this is {words}" in warm_platform.cli("logs", name).stdout
+            eventually(lambda: waiting(engine, warm_platform), "a container waits", 30)
+            dockerfile = io.BytesIO(f"FROM {steps_image}\nENV WHICH='the second'\n".encode())
+            engine.images.build(fileobj=dockerfile, tag=tag, rm=True)
+    finally:
+        engine.images.remove(tag, force=True)
