@@ -24,8 +24,8 @@ from support.platform import Platform, running_platform
 ROUNDS = 21
 GANG_ROUNDS = 5
 GANGS: Mapping[str, Mapping[str, object]] = {
-    "gang, warm": {"warm_gangs": 1, "standby_containers": 1},
-    "gang, cold": {"warm_gangs": 1},
+    "gang, warm": {"warm_gangs": 1},
+    "gang, cold": {"warm_gangs": 1, "standby_containers": 0},
     "gang, made anew": {},
 }
 TWO = "docker run of two"
