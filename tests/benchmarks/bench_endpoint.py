@@ -25,7 +25,7 @@ from support.measure import median, percentile, print_table
 from support.noop_hosting import noop_image
 from support.platform import Platform, running_platform
 
-ROUNDS = 7
+ROUNDS = 5
 OURS, PLAIN = "CreateEndpoint, one container", "plain Serve application"
 NAME = "bench-created"
 MOST = 1.2
