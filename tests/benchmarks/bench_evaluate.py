@@ -67,8 +67,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
 """
-ROUNDS = 5
-SECONDS, EVERY = 20, 5
+ROUNDS = 3
+SECONDS, EVERY = 60, 5
+SCORED_COUNT = 5
 ALONE, EVALUATED, BY_HAND = "alone", "with the evaluator", "evaluated by hand"
 RECORD_COUNT = 2000
 BATCH_COUNT = 100
@@ -167,8 +168,8 @@ def scoring_by_hand(engine: docker.DockerClient, folder: Path) -> Iterator[None]
 
 def latency(client: Client, engine: docker.DockerClient, folder: Path) -> None:
     """Print how long it takes from a whole checkpoint to its metrics, beside the same by hand."""
-    job = train(client, folder, evaluated=True, seconds=4 * ROUNDS * EVERY, every=EVERY)
-    while len(job.evaluations(status="Completed")) < ROUNDS:
+    job = train(client, folder, evaluated=True, seconds=4 * SCORED_COUNT * EVERY, every=EVERY)
+    while len(job.evaluations(status="Completed")) < SCORED_COUNT:
         time.sleep(0.5)
     job.stop(wait=True)
     stored = {
@@ -178,13 +179,13 @@ def latency(client: Client, engine: docker.DockerClient, folder: Path) -> None:
     }
     completed = [it for it in job.evaluations(status="Completed") if it.get("CheckpointName") in stored]
     ours = [it["EndTime"].timestamp() - stored[it["CheckpointName"]] for it in completed]
-    by_hand = [score_by_hand(engine, folder / "model", folder / "rows" / "rows.csv") for _ in range(ROUNDS)]
+    by_hand = [score_by_hand(engine, folder / "model", folder / "rows" / "rows.csv") for _ in range(SCORED_COUNT)]
     floor, found = median(by_hand), median(ours)
     rows = [
         ["docker run, /ping, rows, metrics by hand", f"{floor:.2f} s", "1"],
         ["from CheckpointStored to metrics", f"{found:.2f} s", f"{found / floor:.2f}"],
     ]
-    title = f"a checkpoint's metrics on {RECORD_COUNT} records, median of {len(ours)} and of {ROUNDS} by hand"
+    title = f"a checkpoint's metrics on {RECORD_COUNT} records, median of {len(ours)} and of {SCORED_COUNT} by hand"
     print_table(title, ["", "takes", "of by hand"], rows)
 
 
