@@ -194,8 +194,9 @@ class Reconciler:
         endpoints = hosting.active_endpoints(self._database)
         self._is_awaited = any(endpoint.sleep is not None for endpoint in endpoints)
         seen = self._fleet.endpoints([endpoint.name for endpoint in endpoints]) if endpoints else {}
-        self._evaluations.is_room_wanted = any(it.is_short for it in seen.values())
-        self._sleep.is_room_wanted = self._evaluations.is_room_wanted or self._placing.is_short
+        are_short = any(it.is_short for it in seen.values())
+        self._evaluations.is_room_wanted = are_short
+        self._sleep.hear_of_room(now, jobs_wait=self._placing.is_short, endpoints_lack=are_short)
         self._sleep.forget(seen)
         for endpoint in endpoints:
             try:

@@ -18,6 +18,9 @@ from raymaker.platform.records import EndpointRecord, EndpointStatus, SleepStage
 from raymaker.serving.endpoint import EndpointObservation, EndpointState
 from raymaker.serving.spec import FRONT
 
+STARTING_S = 15.0
+"""After how long instances that are wanted and do not run are taken to want for room: most have started before."""
+
 
 class SleepFleet(Protocol):
     """What is asked of the cluster."""
@@ -35,8 +38,9 @@ class SleepReconciler:
         self._most_resting = most_resting
         self._resting: dict[str, float] = {}
         """The endpoints whose replica rests instead, and when they were last asked."""
-        self.is_room_wanted = False
+        self._is_room_wanted = False
         """Whether somebody waits for room, of which those that rest hold some."""
+        self._short_since: float | None = None
 
     def take_away(self, endpoint: EndpointRecord, seen: EndpointObservation) -> bool:
         """Bring an endpoint that falls asleep further. False where it does not."""
@@ -66,6 +70,12 @@ class SleepReconciler:
         hosting.apply_move(self._database, endpoint.name, lambda record: sleep.fall_asleep(record, endpoint.generation))
         return True
 
+    def hear_of_room(self, now: float, *, jobs_wait: bool, endpoints_lack: bool) -> None:
+        """Hear whether jobs wait for room, and whether endpoints lack instances: which may be only starting."""
+        self._short_since = (self._short_since or now) if endpoints_lack else None
+        has_lacked_long = self._short_since is not None and now - self._short_since >= STARTING_S
+        self._is_room_wanted = jobs_wait or has_lacked_long
+
     def forget(self, names: Collection[str]) -> None:
         """Forget those that rest but for these, which there are."""
         self._resting = {name: at for name, at in self._resting.items() if name in names}
@@ -74,7 +84,7 @@ class SleepReconciler:
         """Tell whether an idle endpoint is among those that may rest: those that were asked last."""
         self._resting[name] = asked_at
         last = sorted(self._resting, key=lambda each: self._resting[each])[-self._most_resting :]
-        return bool(self._most_resting) and name in last and not self.is_room_wanted
+        return bool(self._most_resting) and name in last and not self._is_room_wanted
 
     def give_up(self, endpoint: EndpointRecord, reason: str) -> None:
         """Have an endpoint that could not be woken go back to sleep, with the reason."""

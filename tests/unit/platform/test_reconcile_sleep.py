@@ -95,11 +95,23 @@ def test_one_that_is_asked_again_or_is_gone_takes_no_place(night: Night) -> None
 def test_none_rests_while_somebody_waits_for_room_or_where_it_is_no_single_replica(night: Night) -> None:
     night.add("a")
     assert night.stays("a")
-    night.reconciler.is_room_wanted = True
+    night.reconciler.hear_of_room(NOW, jobs_wait=True, endpoints_lack=False)
     assert not night.stays("a")
     night.add("b")
-    night.reconciler.is_room_wanted = False
+    night.reconciler.hear_of_room(NOW, jobs_wait=False, endpoints_lack=False)
     assert not night.stays("b", may_rest=False)
+
+
+def test_endpoints_that_only_start_send_none_to_sleep_but_those_that_find_no_room_do(night: Night) -> None:
+    night.add("a")
+    for now in (NOW, NOW + 14):
+        night.reconciler.hear_of_room(now, jobs_wait=False, endpoints_lack=True)
+        assert night.stays("a")
+    night.reconciler.hear_of_room(NOW + 15, jobs_wait=False, endpoints_lack=False)
+    night.reconciler.hear_of_room(NOW + 16, jobs_wait=False, endpoints_lack=True)
+    assert night.stays("a"), "others start now"
+    night.reconciler.hear_of_room(NOW + 31, jobs_wait=False, endpoints_lack=True)
+    assert not night.stays("a")
 
 
 def test_where_none_may_rest_all_go_to_sleep(night: Night) -> None:
