@@ -18,7 +18,7 @@ from typing import Any
 import docker
 
 from support.engine import BASE_IMAGE
-from support.measure import MIB, median, memory_of_home, print_table
+from support.measure import MIB, median, memory_of_home, name_of, print_table
 from support.platform import Platform, running_platform
 
 ROUNDS = 5
@@ -30,8 +30,6 @@ WARM_UP_COUNT = 10
 CALM_S = 10.0
 POLL_S = 0.1
 ENDED = ("Completed", "Failed", "Stopped")
-NAMES = {"gcs_server": "gcs_server", "raylet": "raylet", "dashboard.py": "dashboard", "haproxy": "haproxy"}
-"""What a word of a process's command line says about it; Ray's workers name themselves."""
 
 
 def main() -> None:
@@ -189,15 +187,6 @@ class Standing:
     @staticmethod
     def _sizes(before: int, after: int, count: int) -> list[str]:
         return [f"{before / MIB:.0f} MiB", f"{after / MIB:.0f} MiB", f"{(after - before) / 1024 / count:+.1f} KiB"]
-
-
-def name_of(pid: int) -> str:
-    """Say what a process is: a part of Ray, or the actor that it is; an actor's last call does not count."""
-    words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    for word, name in NAMES.items():
-        if word in words:
-            return name
-    return words.split(".")[0].strip()[:40] if words.startswith("ray::") else Path(words.split(" ")[0]).name
 
 
 def count_descriptors(pid: int) -> int:

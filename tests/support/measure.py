@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 MIB = 1024 * 1024
+NAMES = {"gcs_server": "gcs_server", "raylet": "raylet", "dashboard.py": "dashboard", "haproxy": "haproxy"}
+"""What a word of a process's command line says about it; Ray's workers name themselves."""
 
 
 def median(values: Sequence[float]) -> float:
@@ -33,6 +35,28 @@ def memory_of_home(home: Path) -> dict[int, int]:
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
     return found
+
+
+def cpu_of_home(home: Path) -> dict[int, float]:
+    """Seconds of CPU time that each process of the platform at `home` has had, by process id."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    found: dict[int, float] = {}
+    for pid in memory_of_home(home):
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        found[pid] = (int(fields[11]) + int(fields[12])) / ticks
+    return found
+
+
+def name_of(pid: int) -> str:
+    """Say what a process is: a part of Ray, or the actor that it is; an actor's last call does not count."""
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    for word, name in NAMES.items():
+        if word in words:
+            return name
+    return words.split(".")[0].strip()[:40] if words.startswith("ray::") else Path(words.split(" ")[0]).name
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
