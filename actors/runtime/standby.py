@@ -26,13 +26,12 @@ from typing import Any
 import docker
 import requests
 from docker.errors import APIError, DockerException
-from docker.utils import kwargs_from_env
 
 from raymaker.actors.lease import Lease
 from raymaker.actors.mounting import may_mount
 from raymaker.actors.runtime.attaching import attach
 from raymaker.actors.runtime.base import LABEL_HOME, LABEL_KIND, LABEL_OWNER, home_tag
-from raymaker.actors.runtime.docker_engine import remove
+from raymaker.actors.runtime.docker_engine import connect, remove
 from raymaker.actors.runtime.docker_options import container_config, host_config
 from raymaker.actors.runtime.mount_points import make_mount_points
 from raymaker.actors.spec import ContainerSpec, Network
@@ -167,7 +166,7 @@ class Standby:
     def make(cls, shape: ContainerSpec, home: Path) -> Standby:
         """Start one, and see it wait. Raises DockerException, OSError."""
         token = f"standby-{secrets.token_hex(8)}"
-        api = docker.APIClient(version="auto", timeout=TIMEOUT_S, **kwargs_from_env())
+        api = connect(TIMEOUT_S)
         lease = Lease.acquire(home, token)
         standby = cls(api, shape, home, lease, token)
         try:
