@@ -45,7 +45,7 @@ def digits_image(engine: docker.DockerClient, base_image: str) -> Iterator[str]:
     folder = ROOT / "examples" / "digits_image"
     engine.images.build(path=str(folder), tag=DIGITS_IMAGE, buildargs={"BASE_IMAGE": base_image}, rm=True)
     yield DIGITS_IMAGE
-    engine.images.remove(DIGITS_IMAGE)
+    engine.images.remove(DIGITS_IMAGE, force=True)
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def image(engine: docker.DockerClient, compiled: Path) -> Iterator[str]:
     """An image that holds the two programs and nothing else."""
     engine.images.build(path=str(compiled), tag=IMAGE, rm=True)
     yield IMAGE
-    engine.images.remove(IMAGE)
+    engine.images.remove(IMAGE, force=True)
 
 
 @pytest.mark.parametrize("kind", ["source", "image"])

@@ -20,7 +20,7 @@ def nearest_image(engine: docker.DockerClient, base_image: str) -> Iterator[str]
     folder = ROOT / "examples" / "nearest_image"
     engine.images.build(path=str(folder), tag=name, buildargs={"BASE_IMAGE": base_image}, rm=True)
     yield name
-    engine.images.remove(name)
+    engine.images.remove(name, force=True)
 
 
 def test_the_better_of_two_images_is_found_and_served(

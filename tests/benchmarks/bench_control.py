@@ -52,7 +52,7 @@ def main() -> None:
         idle = memory_of_home(platform.home)
         throughput(platform)
         memory(platform, idle)
-    engine.images.remove(SCORING_IMAGE)
+    engine.images.remove(SCORING_IMAGE, force=True)
     engine.close()
 
 

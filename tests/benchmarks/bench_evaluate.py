@@ -85,7 +85,7 @@ def main() -> None:
         with running_platform(driver="docker", cpus=8) as platform, Client(platform.url) as client:
             throughput(client, engine, folder)
             latency(client, engine, folder)
-    engine.images.remove(IMAGE)
+    engine.images.remove(IMAGE, force=True)
     engine.close()
 
 
