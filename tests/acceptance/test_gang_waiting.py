@@ -5,20 +5,32 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
 
 import docker
 import numpy as np
 import pytest
 
+from raymaker.platform.cluster import head
+from raymaker.platform.cluster.reporter import NAMESPACE
 from support.faults import command_line, eventually, kill_process, platform_processes
 from support.gangs import Gangs, Lives, expected_weights, gangs_on
 from support.platform import Platform, running_platform
 from support.s3 import ObjectStore
 
 WAITED = "Starting training on 2 instances that waited"
-SUPERVISOR, CONTROL, MACHINE, WATCHER = "ray::WaitingGangActor", "ray::Control", "ray::RayTrainWorker", "Preemption"
+SUPERVISOR, CONTROL, MACHINE = "ray::WaitingGangActor", "ray::Control", "ray::RayTrainWorker"
 CPUS = 4
+ASK = """
+import sys, time
+import ray
+from ray.util import list_named_actors
+ray.init(address=sys.argv[1], namespace=sys.argv[2], logging_level="ERROR", log_to_driver=False)
+while not (gangs := [name for name in list_named_actors() if name.startswith("gang/")]):
+    time.sleep(0.2)
+print(ray.get(ray.get_actor(gangs[0]).gathered.remote(), timeout=120))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +64,14 @@ def lives(platform_with_gang: Platform) -> Iterator[Lives]:
     watching.close()
 
 
+def until_a_gang_waits(platform: Platform) -> None:
+    """Wait until there is a gang all of whose machines wait. Its supervisor knows."""
+    address = f"127.0.0.1:{platform.settings.ray_port}"
+    environment = head.ray_environment(platform.settings)
+    done = platform.run([sys.executable, "-c", ASK, address, NAMESPACE], environment=environment)
+    assert done.stdout.strip() == "True", done.stdout + done.stderr
+
+
 def processes(gangs: Gangs, called: str) -> set[int]:
     """The platform's processes of a name."""
     return {pid for pid in platform_processes(gangs.platform.home) if called in command_line(pid)}
@@ -70,7 +90,7 @@ def until_it_goes_on(gangs: Gangs, name: str, starts: int) -> None:
 
 
 def test_a_job_finds_a_gang_that_waits_and_outlives_it(gangs: Gangs, lives: Lives) -> None:
-    eventually(lambda: processes(gangs, WATCHER), "a gang is there, whose watcher Ray Train makes last", 120)
+    until_a_gang_waits(gangs.platform)
     machines, supervisors = processes(gangs, MACHINE), processes(gangs, SUPERVISOR)
     assert (len(machines), len(supervisors)) == (2, 1)
     name = gangs.create(

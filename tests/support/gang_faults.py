@@ -115,7 +115,12 @@ class GangFaults:
             os.close(process)
 
     def _container(self, name: str, rank: int) -> Any:
-        (found,) = [it for it in self.gangs.jobs.containers(name) if it.labels["raymaker.rank"] == str(rank)]
+        """Find a rank's container; one that had waited has its number in its name alone."""
+        (found,) = [
+            each
+            for each in self.gangs.jobs.containers(name)
+            if each.labels.get("raymaker.rank", each.name.rpartition("-")[2]) == str(rank)
+        ]
         return found
 
     def _machine_process(self, name: str, index: int) -> int:
