@@ -20,7 +20,7 @@ from support.platform import Platform, running_platform
 @pytest.fixture(scope="module")
 def warm_platform(engine: object, base_image: str) -> Iterator[Platform]:
     """A platform whose machines keep a container of the image used last."""
-    with running_platform(driver="docker", stop_grace_s=5) as running:
+    with running_platform(driver="docker", standby_containers=1, stop_grace_s=5) as running:
         yield running
 
 

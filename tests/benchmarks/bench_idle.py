@@ -29,7 +29,7 @@ def main() -> None:
     with ExitStack() as stack:
         engine = stack.enter_context(closing(docker.from_env()))
         output = stack.enter_context(tempfile.TemporaryDirectory())
-        platform = stack.enter_context(running_platform(driver="docker", warm_min=MACHINES))
+        platform = stack.enter_context(running_platform(driver="docker", warm_min=MACHINES, standby_containers=1))
         sagemaker = stack.enter_context(closing(platform.client("sagemaker")))
         run_jobs(sagemaker, "warm-up", 2 * MACHINES, output)
         time.sleep(CALM_S)

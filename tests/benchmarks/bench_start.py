@@ -24,8 +24,8 @@ from support.platform import Platform, running_platform
 ROUNDS = 21
 GANG_ROUNDS = 5
 GANGS: Mapping[str, Mapping[str, object]] = {
-    "gang, warm": {"warm_gangs": 1},
-    "gang, cold": {"warm_gangs": 1, "standby_containers": 0},
+    "gang, warm": {"warm_gangs": 1, "standby_containers": 1},
+    "gang, cold": {"warm_gangs": 1},
     "gang, made anew": {},
 }
 TWO = "docker run of two"
@@ -49,8 +49,8 @@ def main() -> None:
     with ExitStack() as stack:
         output = stack.enter_context(tempfile.TemporaryDirectory())
         kinds = {
-            "warm": stack.enter_context(running_platform(driver="docker")),
-            "cold": stack.enter_context(running_platform(driver="docker", standby_containers=0)),
+            "warm": stack.enter_context(running_platform(driver="docker", standby_containers=1)),
+            "cold": stack.enter_context(running_platform(driver="docker")),
         }
         for platform in kinds.values():
             for name in ("first", "second"):
