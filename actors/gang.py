@@ -15,6 +15,7 @@ import shutil
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -43,10 +44,10 @@ RESIZE_LOOK_S = 15.0
 """How often an elastic gang looks whether there is room for more machines."""
 ELASTIC_WAIT_S = "20"
 """How long an elastic gang waits for machines that it believes to be there, before it looks again."""
-Attempt = tuple[str, int]
-
 STOP_UNPLACED_S = 10.0
 """How long a gang that was asked to stop may hear of no machine, which could do so, before it is given up."""
+
+Attempt = tuple[str, int]
 
 
 class Gang:
@@ -102,6 +103,7 @@ class Gang:
         self.wait()
         for claimant in self._claims:
             withdraw(claimant)
+            shutil.rmtree(self._folder(claimant), ignore_errors=True)
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Block until the attempt has ended and been reported; False where `timeout_s` passed first."""
@@ -191,7 +193,7 @@ class Gang:
         """Have Ray Train run machines that fail `most` times at most, to their end. Raises TrainingFailedError."""
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", HEALTH_CHECK_S)
         os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-        folder = self._site.home / "ray-train" / "{}-{}".format(*claimant)
+        folder = self._folder(claimant)
         trainer = DataParallelTrainer(
             run_machine,
             train_loop_config={
@@ -209,10 +211,12 @@ class Gang:
         )
         claim_as(claimant, trainer)
         self._claims.append(claimant)
-        try:
-            trainer.fit()
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        trainer.fit()
+
+    def _folder(self, claimant: Attempt) -> Path:
+        """Where Ray Train keeps what it knows of a run; none of it is needed afterwards."""
+        job_name, attempt = claimant
+        return self._site.home / "ray-train" / f"{job_name}-{attempt}"
 
     @property
     def _attempt(self) -> Attempt:

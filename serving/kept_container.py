@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -95,13 +95,17 @@ class KeptContainer:
         if self._keeper.given_up:
             raise RuntimeError(f"the scoring container failed {self._keeper.failure_count} times in a row")
 
-    async def rest(self, wake: Callable[[], None]) -> None:
-        """End it while nobody asks; `wake` is called when somebody does, and is to have it `rise`."""
-        if self.local.has_container:
-            self._tell("The scoring container rests: nobody asks", False)
-            self._keeper.expect_rest()
-            self.local.rest(wake)
-            await self._loop.run_in_executor(self._thread, self._keeper.rest)
+    def rest(self, wake: Callable[[], None]) -> Awaitable[None]:
+        """Give it no more requests at once, and end it; `wake` is called when somebody asks, to have it `rise`.
+
+        Where it does not run there is nothing to do. What is returned is done once it has ended.
+        """
+        if not self.local.has_container:
+            return asyncio.sleep(0)
+        self._tell("The scoring container rests: nobody asks", False)
+        self._keeper.expect_rest()
+        self.local.rest(wake)
+        return self._loop.run_in_executor(self._thread, self._keeper.rest)
 
     async def rise(self) -> None:
         """Have it started where it rests. Returns before it answers."""

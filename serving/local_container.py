@@ -45,7 +45,7 @@ class LocalContainer:
         self.log_stream_arn = log_stream_arn
         self._timeout_s = timeout_s
         self._connect = connect
-        self._ready_wait_s = ready_wait_s
+        self._wait_s = self._ready_wait_s = ready_wait_s
         self._rise_wait_s = rise_wait_s
         self._wake: Callable[[], None] | None = None
         self._container: Forwarder | None = None
@@ -62,7 +62,7 @@ class LocalContainer:
         self._container = self._connect(*address) if address else None
         if address:
             self.container_number += 1
-            self._wake = None
+            self._wake, self._wait_s = None, self._ready_wait_s
             self._arrived.set()
         else:
             self._arrived.clear()
@@ -73,9 +73,9 @@ class LocalContainer:
         return self._container is not None
 
     def rest(self, wake: Callable[[], None]) -> None:
-        """Have whoever asks wait for a container that `wake` starts. It is called for each who comes to wait."""
+        """Have whoever asks wait for a container that `wake` starts. It is called once, for the first who does."""
         self.set_container(None)
-        self._wake = wake
+        self._wake, self._wait_s = wake, self._rise_wait_s
 
     async def ping(self) -> bool:
         """Ask the container's /ping once."""
@@ -159,7 +159,7 @@ class LocalContainer:
     async def _ask(self, operation: Callable[[Forwarder], Awaitable[T]], timeout_s: float) -> T:
         """Ask the container; where none has seen the request, ask again."""
         loop = asyncio.get_running_loop()
-        patience = loop.time() + (self._ready_wait_s if self._wake is None else self._rise_wait_s)
+        patience = loop.time() + self._wait_s
         while True:
             container = self._container or await self._next_container(patience)
             try:
@@ -175,8 +175,9 @@ class LocalContainer:
                 raise self._failed(str(error)) from None
 
     async def _next_container(self, patience: float) -> Forwarder:
-        if self._wake is not None:
-            self._wake()
+        wake, self._wake = self._wake, None
+        if wake is not None:
+            wake()
         try:
             async with asyncio.timeout_at(patience):
                 while self._container is None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Iterable
 
 from raymaker.serving.activity import Load, report_period_s
 from raymaker.serving.kept_container import KeptContainer
@@ -28,7 +27,7 @@ class Rest:
         self._pending = pending
         self._idle_s = idle_s
         self._busy_at = 0.0
-        self._waking: asyncio.Task[None] | None = None
+        self._waking: set[asyncio.Task[None]] = set()
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     def stop(self) -> None:
@@ -42,15 +41,17 @@ class Rest:
             if self._pending():
                 self._busy_at = now
             elif now - max(self._busy_at, self._load.last_request_at) >= self._idle_s:
-                await _all("come to rest", (each.rest(self._wake) for each in self._containers))
+                # All of them before anything else can run here: no request comes between the look and this.
+                await _all("come to rest", [each.rest(self._wake) for each in self._containers])
 
     def _wake(self) -> None:
         """Start all that rest: where one is asked, the others will be."""
-        if self._waking is None or self._waking.done():
-            self._waking = asyncio.create_task(_all("rise", (each.rise() for each in self._containers)))
+        waking = asyncio.create_task(_all("rise", [each.rise() for each in self._containers]))
+        self._waking.add(waking)  # the loop itself does not keep it
+        waking.add_done_callback(self._waking.discard)
 
 
-async def _all(what: str, works: Iterable[Coroutine[Any, Any, None]]) -> None:
+async def _all(what: str, works: Iterable[Awaitable[None]]) -> None:
     """Do all of it; what fails of it is logged."""
     for problem in filter(None, await asyncio.gather(*works, return_exceptions=True)):
         logger.warning("a container did not %s: %s", what, problem)

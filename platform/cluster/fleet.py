@@ -18,7 +18,7 @@ from raymaker.platform.cluster.reporter import NAMESPACE, ControlReporter
 from raymaker.platform.cluster.site import site_of
 from raymaker.platform.cluster.transforms import launch_transform, stop_transform, transform_machines
 from raymaker.platform.cluster.waiting_gangs import CONCURRENCY, WaitingGangs
-from raymaker.platform.cluster.workers import remote_class
+from raymaker.platform.cluster.workers import detached
 from raymaker.platform.evaluating.evaluators import EvaluatorKey
 from raymaker.platform.pools.seen import SeenPool
 from raymaker.platform.pools.sizing import Limits
@@ -164,15 +164,8 @@ class RayFleet:
         from raymaker.platform.cluster.gang_actor import GangActor
 
         keep_claims_here()
-        actor: Any = remote_class(GangActor).options(
-            name=actor_name(spec.job_name, spec.attempt),
-            namespace=NAMESPACE,
-            lifetime="detached",
-            get_if_exists=True,
-            max_restarts=-1,
-            max_concurrency=CONCURRENCY,
-            num_cpus=0,
-        )
+        name = actor_name(spec.job_name, spec.attempt)
+        actor = detached(GangActor, name, CONCURRENCY, get_if_exists=True, max_restarts=-1)
         placed: ray.ObjectRef[Any] = actor.remote(spec, self._site).placed.options(max_task_retries=-1).remote()
         return placed
 

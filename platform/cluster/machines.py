@@ -29,7 +29,7 @@ from raymaker.platform.capacity import add
 from raymaker.platform.cluster.machine import Machine, Occupation
 from raymaker.platform.cluster.machine_rooms import machine_rooms, node_of, remove_rooms, reserve_room, room_name
 from raymaker.platform.cluster.reporter import NAMESPACE
-from raymaker.platform.cluster.workers import remote_class
+from raymaker.platform.cluster.workers import detached
 from raymaker.platform.pools.seen import MachineStatus, SeenMachine, SeenPool
 from raymaker.platform.pools.sizing import WINDOW_S, Limits, superfluous, wanted_count, wanted_there
 from raymaker.platform.pools.warm_pool import KeptFor
@@ -292,16 +292,7 @@ class Machines:
             where = {"scheduling_strategy": PlacementGroupSchedulingStrategy(room), "num_gpus": gpus}
         elif node is not None:
             where = {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
-        actor: Any = remote_class(Machine).options(
-            name=name,
-            namespace=NAMESPACE,
-            lifetime="detached",
-            max_restarts=0,
-            max_concurrency=CONCURRENCY,
-            num_cpus=0,
-            **where,
-        )
-        handle = actor.remote(self._site)
+        handle = detached(Machine, name, CONCURRENCY, **where).remote(self._site)
         made = _Machine(name, handle, node, handle.occupation.remote(), is_kept=room is None)
         self._machines[name] = made
         return made

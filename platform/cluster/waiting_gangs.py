@@ -20,7 +20,7 @@ from raymaker.actors.site import Site
 from raymaker.actors.spec import Placement, TrainingSpec
 from raymaker.platform.cluster.janitor import living_nodes
 from raymaker.platform.cluster.reporter import NAMESPACE
-from raymaker.platform.cluster.workers import remote_class
+from raymaker.platform.cluster.workers import detached
 
 logger = logging.getLogger(__name__)
 
@@ -106,14 +106,7 @@ class WaitingGangs:
 
         keep_claims_here()
         name = PREFIX + secrets.token_hex(6)
-        actor: Any = remote_class(WaitingGangActor).options(
-            name=name,
-            namespace=NAMESPACE,
-            lifetime="detached",
-            max_restarts=0,
-            max_concurrency=CONCURRENCY,
-            num_cpus=0,
-        )
+        actor = detached(WaitingGangActor, name, CONCURRENCY)
         handle = actor.remote(name.removeprefix(PREFIX), self._size, self._site, self._last)
         self._gangs[name] = _Gang(handle, handle.gathered.remote())
 

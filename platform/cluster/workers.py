@@ -1,4 +1,4 @@
-"""Named detached actors that hold an instance type's resources: found by name, made again when they die by accident."""
+"""Named detached actors; those that hold an instance type's resources are made again when they die by accident."""
 
 from __future__ import annotations
 
@@ -22,20 +22,23 @@ def worker_keys(kind: str) -> list[list[str]]:
 
 def launch_worker(kind: str, key: Iterable[object], actor: type, needed: Resources, *arguments: object) -> Any:
     """Start a worker, or find the one that lives."""
-    return (
-        remote_class(actor)
-        .options(
-            name=_name(kind, key),
-            namespace=NAMESPACE,
-            lifetime="detached",
-            get_if_exists=True,
-            max_restarts=-1,
-            max_concurrency=CONCURRENCY,
-            num_cpus=needed.cpus,
-            num_gpus=needed.gpus,
-            memory=needed.memory_bytes or None,
-        )
-        .remote(*arguments)
+    return detached(
+        actor,
+        _name(kind, key),
+        CONCURRENCY,
+        get_if_exists=True,
+        max_restarts=-1,
+        num_cpus=needed.cpus,
+        num_gpus=needed.gpus,
+        memory=needed.memory_bytes or None,
+    ).remote(*arguments)
+
+
+def detached(actor: type, name: str, concurrency: int, **options: Any) -> Any:
+    """A class as a named actor that outlives its maker: not made again, and without CPUs, unless options differ."""
+    chosen: dict[str, Any] = {"num_cpus": 0, "max_restarts": 0, **options}
+    return remote_class(actor).options(
+        name=name, namespace=NAMESPACE, lifetime="detached", max_concurrency=concurrency, **chosen
     )
 
 

@@ -8,14 +8,13 @@ import signal
 import sys
 from collections.abc import Iterator
 
-import docker
 import numpy as np
 import pytest
 
 from raymaker.platform.cluster import head
 from raymaker.platform.cluster.reporter import NAMESPACE
 from support.faults import command_line, eventually, kill_process, platform_processes
-from support.gangs import Gangs, Lives, expected_weights, gangs_on
+from support.gangs import Gangs, Lives, expected_weights
 from support.platform import Platform, running_platform
 from support.s3 import ObjectStore
 
@@ -34,7 +33,8 @@ print(ray.get(ray.get_actor(gangs[0]).gathered.remote(), timeout=120))
 
 
 @pytest.fixture(scope="module")
-def platform_with_gang(s3: ObjectStore, base_image: str) -> Iterator[Platform]:
+def gang_platform(s3: ObjectStore, base_image: str) -> Iterator[Platform]:
+    """A platform of one node on which a gang waits."""
     del base_image  # has to be there
     store = {"endpoint_url": s3.endpoint_url, "access_key_id": s3.access_key, "secret_access_key": s3.secret_key}
     with running_platform(
@@ -47,21 +47,6 @@ def platform_with_gang(s3: ObjectStore, base_image: str) -> Iterator[Platform]:
         **{f"s3_{name}": value for name, value in store.items()},
     ) as running:
         yield running
-
-
-@pytest.fixture
-def gangs(
-    platform_with_gang: Platform, engine: docker.DockerClient, s3: ObjectStore, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Gangs]:
-    with gangs_on(platform_with_gang, engine, s3, tmp_path_factory.mktemp("source")) as made:
-        yield made
-
-
-@pytest.fixture
-def lives(platform_with_gang: Platform) -> Iterator[Lives]:
-    watching = Lives(platform_with_gang.home)
-    yield watching
-    watching.close()
 
 
 def until_a_gang_waits(platform: Platform) -> None:

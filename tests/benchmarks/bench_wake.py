@@ -22,7 +22,7 @@ from raymaker.platform.database import hosting
 from raymaker.platform.database.engine import Database
 from raymaker.platform.records import SleepStage
 from support.jobs import ROLE
-from support.measure import MIB, median, memory_of_home, percentile, print_table
+from support.measure import MIB, memory_of_home, print_times
 from support.noop_hosting import noop_image
 from support.platform import Platform, running_platform
 
@@ -55,7 +55,7 @@ def main() -> None:
             taken[RESTED].append(timed(lambda: invoke(rested.url)))
             taken[SLEPT].append(timed(lambda: invoke(here.url)))
             taken[RAN].append(timed(lambda: run_container(engine, image)))
-        report(taken)
+        print_times(f"from zero, {ROUNDS} rounds", taken, RESTED, MOST)
         until(lambda: stage(here) is SleepStage.ASLEEP, f"{NAME} sleeps")
         report_many(here)
 
@@ -141,18 +141,6 @@ def until(condition: Callable[[], bool], what: str) -> None:
         if time.monotonic() > deadline:
             raise RuntimeError(f"did not happen within {PATIENCE_S:.0f} s: {what}")
         time.sleep(0.01)
-
-
-def report(taken: dict[str, list[float]]) -> None:
-    """Print all, and their ratios."""
-    floor = median(taken[RAN])
-    rows = [
-        [way, f"{1000 * median(each):.0f} ms", f"{1000 * percentile(each, 100):.0f} ms", f"{median(each) / floor:.2f}"]
-        for way, each in taken.items()
-    ]
-    print_table(f"from zero, {ROUNDS} rounds", ["", "median", "longest", "of docker run"], rows)
-    ratio = median(taken[RESTED]) / floor
-    print(f"one that rested: {ratio:.2f} of docker run; at most {MOST:g}: {'reached' if ratio <= MOST else 'MISSED'}")
 
 
 def report_many(here: Platform) -> None:

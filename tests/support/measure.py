@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 MIB = 1024 * 1024
@@ -67,6 +67,19 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     for row in [*head, *rows]:
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
         print("  ".join(cells).rstrip())
+
+
+def print_times(title: str, taken: Mapping[str, Sequence[float]], mine: str, most: float) -> None:
+    """Print how long each way took (s), the first of them the floor, and whether `mine` takes `most` of it at most."""
+    least, *_ = (median(times) for times in taken.values())
+    rows = [
+        [way, f"{median(times) * 1e3:.0f} ms", f"{max(times) * 1e3:.0f} ms", f"{median(times) / least:.2f}"]
+        for way, times in taken.items()
+    ]
+    floor = next(iter(taken))
+    print_table(title, ["", "median", "longest", f"of {floor}"], rows)
+    ratio = median(taken[mine]) / least
+    print(f"{mine}: {ratio:.2f} of {floor}; at most {most:g}: {'reached' if ratio <= most else 'MISSED'}")
 
 
 def _pss_bytes(process: Path) -> int:

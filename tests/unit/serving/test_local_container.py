@@ -86,7 +86,7 @@ def test_whoever_asks_one_that_rests_wakes_it_and_waits_for_as_long_as_it_takes_
         waiting = [asyncio.create_task(backend.invoke(REQUEST)) for _ in range(2)]
         for _ in range(5):
             await asyncio.sleep(0)
-        assert woken
+        assert woken == [1], "once, however many ask"
         backend.set_container(ADDRESS)
         assert [(await each).status for each in waiting] == [200, 200]
         backend.set_container(None)

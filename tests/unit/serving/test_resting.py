@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -20,10 +20,13 @@ class Container:
         self.rise_count = 0
         self.fails = fails
 
-    async def rest(self, wake: Callable[[], None]) -> None:
+    def rest(self, wake: Callable[[], None]) -> Awaitable[None]:
+        self.wake = wake
+        return self._end()
+
+    async def _end(self) -> None:
         if self.fails:
             raise OSError("the engine is away")
-        self.wake = wake
 
     async def rise(self) -> None:
         self.rise_count += 1
@@ -37,7 +40,12 @@ class Replica:
         self.now = 1000.0
         self.pending = 0
         self.load = Load(lambda: self.now)
-        self.rest = Rest(containers, self.load, lambda: self.pending, 10.0)  # type: ignore[arg-type]
+        self.on_look: Callable[[], None] = lambda: None
+        self.rest = Rest(containers, self.load, self.look, 10.0)  # type: ignore[arg-type]
+
+    def look(self) -> int:
+        self.on_look()
+        return self.pending
 
     async def looks(self) -> None:
         for _ in range(20):
@@ -73,9 +81,27 @@ def test_containers_rest_when_nobody_has_asked_for_long_and_all_rise_for_whoever
         wake = one.wake
         replica.load.touch()
         wake()
-        wake()
         await replica.looks()
         assert (one.rise_count, other.rise_count, one.wake) == (1, 1, None)
+        replica.rest.stop()
+
+    asyncio.run(story())
+
+
+def test_nothing_comes_between_the_look_and_the_rest_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        one, other = Container(), Container()
+        replica = Replica(one, other)
+        seen: list[bool] = []
+
+        def next_is_a_request() -> None:
+            asyncio.get_running_loop().call_soon(lambda: seen.append(None not in (one.wake, other.wake)))
+
+        replica.on_look = next_is_a_request
+        monkeypatch.setattr(resting.time, "time", lambda: replica.now)
+        replica.now += 10
+        await replica.looks()
+        assert seen[0], "whoever asks right after the look finds both at rest"
         replica.rest.stop()
 
     asyncio.run(story())
@@ -88,7 +114,8 @@ def test_one_that_cannot_rest_does_not_keep_the_others_from_it(monkeypatch: pyte
         monkeypatch.setattr(resting.time, "time", lambda: replica.now)
         replica.now += 10
         await replica.looks()
-        assert (one.wake, other.wake is not None) == (None, True)
+        assert other.wake is not None
+        assert not replica.rest._watching.done(), "it goes on to look"
         replica.rest.stop()
 
     asyncio.run(story())
