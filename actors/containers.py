@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -66,9 +67,11 @@ class Containers:
         self._watch_all()
 
     def started_at(self) -> float:
-        """When the last of them started, in epoch seconds."""
+        """When the last of them started, in epoch seconds; an owner that died right after may not have noted it."""
         found = [self._runtime.inspect(handle).started_at for handle in self.handles.values()]
-        return max((moment for moment in found if moment is not None), default=self._memory.stat().st_mtime)
+        if known := [moment for moment in found if moment is not None]:
+            return max(known)
+        return self._memory.stat().st_mtime if self._memory.exists() else time.time()
 
     def wait(self, timeout_s: float, known_count: int | None = None) -> Mapping[int, ExitStatus]:
         """Return how those ended that have ended, in that order, once that is another number than `known_count`.

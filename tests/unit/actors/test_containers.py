@@ -142,7 +142,10 @@ def test_a_later_owner_finds_them_though_the_earlier_one_died_before_it_could_wr
 ) -> None:
     owner(engine, tmp_path).start(two())
     (tmp_path / "started.json").unlink()
-    assert owner(engine, tmp_path).were_started(OWNER, RANK)
+    later = owner(engine, tmp_path)
+    assert later.were_started(OWNER, RANK)
+    later.take_up([2, 3])
+    assert later.started_at() > 0, "nobody knows when, and that is no error"
 
 
 def test_where_one_of_them_is_gone_the_rest_cannot_be_taken_up(engine: Engine, tmp_path: Path) -> None:
