@@ -14,11 +14,11 @@ from raymaker.actors.spec import Resources, TrainingSpec
 from raymaker.platform.capacity import add, resources_needed, subtract
 from raymaker.platform.cluster.evaluators import end_evaluator, evaluate, evaluators, rest_evaluator
 from raymaker.platform.cluster.machines import Machines
-from raymaker.platform.cluster.reporter import NAMESPACE, ControlReporter
+from raymaker.platform.cluster.reporter import ControlReporter
 from raymaker.platform.cluster.site import site_of
 from raymaker.platform.cluster.transforms import launch_transform, stop_transform, transform_machines
 from raymaker.platform.cluster.waiting_gangs import CONCURRENCY, WaitingGangs
-from raymaker.platform.cluster.workers import detached
+from raymaker.platform.cluster.workers import detached, find_actor
 from raymaker.platform.evaluating.evaluators import EvaluatorKey
 from raymaker.platform.pools.seen import SeenPool
 from raymaker.platform.pools.sizing import Limits
@@ -179,12 +179,7 @@ class RayFleet:
         return placed if placed is not None else self._launch_gang(spec)
 
     def _find_gang(self, attempt: Attempt) -> Any:
-        if (gang := self._gangs.find(attempt)) is not None:
-            return gang
-        try:
-            return ray.get_actor(actor_name(*attempt), namespace=NAMESPACE)
-        except ValueError:
-            return None
+        return self._gangs.find(attempt) or find_actor(actor_name(*attempt))
 
 
 def actor_name(job_name: str, attempt: int) -> str:

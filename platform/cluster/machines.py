@@ -28,8 +28,7 @@ from raymaker.actors.spec import Resources, TrainingSpec
 from raymaker.platform.capacity import add
 from raymaker.platform.cluster.machine import Machine, Occupation
 from raymaker.platform.cluster.machine_rooms import machine_rooms, node_of, remove_rooms, reserve_room, room_name
-from raymaker.platform.cluster.reporter import NAMESPACE
-from raymaker.platform.cluster.workers import detached
+from raymaker.platform.cluster.workers import detached, find_actor
 from raymaker.platform.pools.seen import MachineStatus, SeenMachine, SeenPool
 from raymaker.platform.pools.sizing import WINDOW_S, Limits, superfluous, wanted_count, wanted_there
 from raymaker.platform.pools.warm_pool import KeptFor
@@ -300,8 +299,8 @@ class Machines:
     def _find_all(self) -> dict[str, _Machine]:
         """Find the machines that an earlier control actor made. One that does not answer is ended."""
         names = [name for name in list_named_actors() if name.startswith(PREFIX)]
-        handles = {name: ray.get_actor(name, namespace=NAMESPACE) for name in names}
-        made = [_Machine(name, each, None, each.occupation.remote()) for name, each in handles.items()]
+        handles = {name: find_actor(name) for name in names}
+        made = [_Machine(name, each, None, each.occupation.remote()) for name, each in handles.items() if each]
         deadline = time.monotonic() + ANSWER_S
         return {machine.name: machine for machine in made if self._recall(machine, deadline)}
 

@@ -24,6 +24,7 @@ from raymaker.platform.cluster.janitor import living_nodes, place_janitors
 from raymaker.platform.cluster.machine_rooms import remove_all_rooms
 from raymaker.platform.cluster.reporter import CONTROL_NAME, NAMESPACE
 from raymaker.platform.cluster.site import site_of
+from raymaker.platform.cluster.workers import find_actor
 from raymaker.platform.database.engine import Database
 from raymaker.platform.errors import PlatformError
 from raymaker.platform.settings import Settings
@@ -136,11 +137,9 @@ def _place_actors(settings: Settings) -> None:
 def _take_down_actors(*, joined: bool) -> None:
     """End what would start containers anew, then the endpoints, each by its own graceful way."""
     for name in ray.util.list_named_actors():
-        if not joined or name == CONTROL_NAME or name.startswith(OWN_ACTORS):
-            try:
-                ray.kill(ray.get_actor(name, namespace=NAMESPACE))
-            except ValueError:
-                continue
+        is_to_end = not joined or name == CONTROL_NAME or name.startswith(OWN_ACTORS)
+        if is_to_end and (actor := find_actor(name)) is not None:
+            ray.kill(actor)
     if not joined:
         serve.shutdown()
         return

@@ -19,8 +19,7 @@ from ray.util import list_named_actors
 from raymaker.actors.site import Site
 from raymaker.actors.spec import Placement, TrainingSpec
 from raymaker.platform.cluster.janitor import living_nodes
-from raymaker.platform.cluster.reporter import NAMESPACE
-from raymaker.platform.cluster.workers import detached
+from raymaker.platform.cluster.workers import detached, find_actor
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +128,8 @@ def _find_all(names: set[str]) -> dict[str, _Gang]:
     found: dict[str, _Gang] = {}
     deadline = time.monotonic() + ANSWER_S
     for name in names:
-        actor = ray.get_actor(name, namespace=NAMESPACE)
+        if (actor := find_actor(name)) is None:
+            continue
         try:
             asked: Any = actor.taken_for.remote()
             attempt: Attempt | None = ray.get(asked, timeout=max(0.0, deadline - time.monotonic()))

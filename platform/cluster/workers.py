@@ -44,8 +44,13 @@ def detached(actor: type, name: str, concurrency: int, **options: Any) -> Any:
 
 def find_worker(kind: str, key: Iterable[object]) -> Any:
     """Find a worker; None where it does not live."""
+    return find_actor(_name(kind, key))
+
+
+def find_actor(name: str) -> Any:
+    """Find an actor by its name; None where it does not live, perhaps since it was listed."""
     try:
-        return ray.get_actor(_name(kind, key), namespace=NAMESPACE)
+        return ray.get_actor(name, namespace=NAMESPACE)
     except ValueError:
         return None
 

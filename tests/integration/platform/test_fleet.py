@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from raymaker.platform.cluster.fleet import RayFleet, actor_name
 from raymaker.platform.cluster.frontend import RayCluster
 from raymaker.platform.cluster.janitor import living_nodes
 from raymaker.platform.cluster.reporter import CONTROL_NAME, NAMESPACE
+from raymaker.platform.cluster.workers import find_actor
 from raymaker.platform.database.engine import Database
 from raymaker.platform.settings import Settings
 from raymaker.serving.evaluation.spec import EvaluationData, EvaluationSpec, ProblemType
@@ -51,12 +51,6 @@ def wait_until(condition: Callable[[], Any]) -> Any:
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.1)
     return found
-
-
-def find_actor(name: str) -> Any:
-    with contextlib.suppress(ValueError):
-        return ray.get_actor(name, namespace=NAMESPACE)
-    return None
 
 
 def test_every_node_is_told_with_what_it_has(cluster: Cluster, settings: Settings) -> None:

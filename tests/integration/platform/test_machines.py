@@ -20,6 +20,7 @@ from raymaker.actors.storage import StoreConfig
 from raymaker.platform.cluster.machine_rooms import ROOM_PREFIX
 from raymaker.platform.cluster.machines import Machines
 from raymaker.platform.cluster.reporter import CONTROL_NAME
+from raymaker.platform.cluster.workers import find_actor
 from raymaker.platform.pools.seen import MachineStatus
 from raymaker.platform.pools.sizing import Limits
 from raymaker.platform.pools.warm_pool import KeptFor
@@ -122,9 +123,12 @@ class World:
 
     def pids(self) -> set[int]:
         """The processes of all machines that wait, run or warm up."""
+        return {found.pid for found in ray.get([each.occupation.remote() for each in self.actors()], timeout=TIMEOUT_S)}
+
+    def actors(self) -> list[Any]:
+        """All machines that live."""
         names = [name for name in ray.util.list_named_actors() if name.startswith("machine/")]
-        answers = [ray.get_actor(name).occupation.remote() for name in names]
-        return {occupation.pid for occupation in ray.get(answers, timeout=TIMEOUT_S)}
+        return [actor for name in names if (actor := find_actor(name)) is not None]
 
     def until(self, condition: Callable[[], Any]) -> Any:
         deadline = time.monotonic() + TIMEOUT_S
@@ -139,8 +143,8 @@ class World:
 def world(control: Any, home: Path) -> Iterator[World]:
     there = World(control, home)
     yield there
-    for name in [name for name in ray.util.list_named_actors() if name.startswith("machine/")]:
-        ray.kill(ray.get_actor(name))
+    for actor in there.actors():
+        ray.kill(actor)
     there.machines.give_room()
     there.machines = there.anew(least=0)
     there.until(lambda: not there.machines.attempts())
