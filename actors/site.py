@@ -6,7 +6,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from raymaker.actors.runtime.base import home_tag
+from raymaker.actors.runtime.base import WaitingContainers, home_tag
 from raymaker.actors.storage import StoreConfig
 
 
@@ -42,6 +42,8 @@ class Site:
     """How much training data a machine keeps for its next jobs; 0: none."""
     standby_count: int = 0
     """How many containers of the images used last wait inside their start on each machine that waits for jobs."""
+    standbys: WaitingContainers | None = None
+    """Those that wait on each node for processes which start one container, and keep none for others."""
     lets_rest: bool = False
     """Whether a replica that nobody asks may stay without its containers."""
     host_network: bool = False

@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     warm_gangs: int = Field(0, ge=0, description="gangs whose processes wait for a training job of several instances")
     warm_gang_size: int = Field(2, ge=2, description="how many instances each gang that waits has")
     standby_containers: int = Field(
-        0, ge=0, description="containers of the images used last that wait inside their start in each such process"
+        1, ge=0, description="containers of the images used last that wait on each such machine, and on each node"
     )
     idle_s: float = Field(
         300.0, gt=0, description="how long nothing must be asked before an endpoint that may sleep goes to sleep"

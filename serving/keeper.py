@@ -131,7 +131,7 @@ class ContainerKeeper:
     def _prepare(self) -> ScoringContainer:
         """Bring image and model to this machine."""
         scoring = self._spec.variants[0].scorings[self._hostname]
-        runtime = select_runtime(self._site.driver, self._site.home)
+        runtime = select_runtime(self._site.driver, self._site.home, self._site.standbys)
         store = ObjectStore(self._site.store)
         algorithm = prepare_algorithm(runtime, store, self._site, image=scoring.image, source=scoring.source)
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -156,6 +156,13 @@ class ContainerRuntime(Protocol):
         """List containers, running or not, that carry all of `labels`, each with its labels (for the reaper)."""
 
 
+class WaitingContainers(Protocol):
+    """Containers that wait inside their start to become others."""
+
+    def start(self, spec: ContainerSpec) -> str | None:
+        """Have one that waits become this container. Returns its id, None where none fits, or it came to nothing."""
+
+
 class Leftovers(Protocol):
     """What owners may leave behind besides containers, of one kind, as the reaper finds and removes it."""
 

@@ -26,6 +26,7 @@ from raymaker.actors.runtime.base import (
     ExitStatus,
     LogLine,
     Phase,
+    WaitingContainers,
 )
 from raymaker.actors.runtime.docker_engine import (
     GOING_S,
@@ -51,7 +52,6 @@ from raymaker.actors.runtime.hosts import names_beside_bridge
 from raymaker.actors.runtime.mount_points import make_mount_points
 from raymaker.actors.runtime.standby import (
     LABEL_STANDBY,
-    Standbys,
     begun_at,
     effective_labels,
     forget_labels,
@@ -77,7 +77,7 @@ class DockerRuntime:
 
     name = "docker"
 
-    def __init__(self, home: Path, standbys: Standbys | None = None) -> None:
+    def __init__(self, home: Path, standbys: WaitingContainers | None = None) -> None:
         self._home = home
         self._standbys = standbys
         self._api_version: str | None = None

@@ -6,16 +6,15 @@ from pathlib import Path
 
 from raymaker.actors.errors import StartError
 from raymaker.actors.job_folders import JobFolders
-from raymaker.actors.runtime.base import ContainerRuntime, Leftovers
+from raymaker.actors.runtime.base import ContainerRuntime, Leftovers, WaitingContainers
 from raymaker.actors.runtime.docker import DockerRuntime
 from raymaker.actors.runtime.docker_engine import engine_answers
 from raymaker.actors.runtime.docker_networks import UnusedNetworks
 from raymaker.actors.runtime.process import ProcessRuntime
 from raymaker.actors.runtime.shared_memory import SharedMemoryFiles
-from raymaker.actors.runtime.standby import Standbys
 
 
-def select_runtime(driver: str, home: Path, standbys: Standbys | None = None) -> ContainerRuntime:
+def select_runtime(driver: str, home: Path, standbys: WaitingContainers | None = None) -> ContainerRuntime:
     """Return the driver of that name; `auto` is docker where an engine answers, else process. Raises StartError.
 
     With `standbys` docker's takes a container that waits where one fits.

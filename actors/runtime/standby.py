@@ -27,12 +27,15 @@ import docker
 import requests
 from docker.errors import APIError, DockerException
 
+from raymaker.actors.errors import StartError
 from raymaker.actors.lease import Lease
 from raymaker.actors.mounting import may_mount
 from raymaker.actors.runtime.attaching import attach
 from raymaker.actors.runtime.base import LABEL_HOME, LABEL_KIND, LABEL_OWNER, home_tag
 from raymaker.actors.runtime.docker_engine import connect, remove
+from raymaker.actors.runtime.docker_networks import network_of
 from raymaker.actors.runtime.docker_options import container_config, host_config
+from raymaker.actors.runtime.hosts import names_beside_bridge
 from raymaker.actors.runtime.mount_points import make_mount_points
 from raymaker.actors.spec import ContainerSpec, Network
 
@@ -140,7 +143,7 @@ class Standbys:
     def _make(self, shape: ContainerSpec) -> Standby | None:
         try:
             return Standby.make(shape, self._home)
-        except (OSError, DockerException, requests.exceptions.RequestException) as error:
+        except (OSError, DockerException, StartError, requests.exceptions.RequestException) as error:
             logger.warning("no container of %s can wait inside its start: %s", shape.image, error)
             return None
 
@@ -164,7 +167,7 @@ class Standby:
 
     @classmethod
     def make(cls, shape: ContainerSpec, home: Path) -> Standby:
-        """Start one, and see it wait. Raises DockerException, OSError."""
+        """Start one, and see it wait. Raises DockerException, StartError, OSError."""
         token = f"standby-{secrets.token_hex(8)}"
         api = connect(TIMEOUT_S)
         lease = Lease.acquire(home, token)
@@ -234,7 +237,8 @@ class Standby:
                 LABEL_STANDBY: self._token,
             },
         )
-        host = api.create_host_config(**host_config(spec, "none", {}, int(api.info()["NCPU"])))
+        network = network_of(api, spec, self._home)
+        host = api.create_host_config(**host_config(spec, network, names_beside_bridge(spec), int(api.info()["NCPU"])))
         made = api.create_container(host_config=host, stdin_open=True, **container_config(spec, self._home))
         self.id = made["Id"]
         self._input = api.attach_socket(self.id, params={"stdin": 1, "stream": 1})
@@ -263,7 +267,8 @@ class Standby:
 
 def _shape(spec: ContainerSpec) -> ContainerSpec | None:
     """What a standby must be like to become this container; None where none can."""
-    is_plain = spec.network is Network.NONE and spec.group is None and not spec.read_only_root
+    has_neighbours = spec.network is Network.HOST or spec.group is not None or spec.peers or spec.hosts
+    is_plain = not has_neighbours and not spec.read_only_root
     has_gpus = bool(spec.resources.gpus or spec.gpu_ids)
     can_be_told = all(NAME.fullmatch(name) and name not in KEPT_NAMES for name in spec.environment)
     if spec.image is None or not is_plain or has_gpus or not can_be_told:

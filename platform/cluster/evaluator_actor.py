@@ -28,7 +28,7 @@ class EvaluatorActor(Evaluator):
 
     def __init__(self, site: Site) -> None:
         self._self = ray.get_runtime_context().current_actor
-        super().__init__(site, select_runtime(site.driver, site.home), ControlEvaluationReporter())
+        super().__init__(site, select_runtime(site.driver, site.home, site.standbys), ControlEvaluationReporter())
 
     def _work(self) -> None:
         super()._work()

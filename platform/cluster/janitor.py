@@ -1,4 +1,7 @@
-"""The janitor actor, one on every node: removes what no living process there owns, containers and what they leave."""
+"""The janitor actor, one on every node: removes what no living process there owns, containers and what they leave.
+
+It also keeps the containers that wait there for processes that start a single one and end with it, as endpoints' do.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
-from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -14,12 +16,17 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raymaker.actors.pool_folders import remove_ended
 from raymaker.actors.reaper import Reaper
 from raymaker.actors.runtime.select import available_leftovers, available_runtimes
+from raymaker.actors.runtime.standby import Standbys
 from raymaker.actors.site import Site
-from raymaker.platform.cluster.reporter import NAMESPACE, ControlReporter
+from raymaker.actors.spec import ContainerSpec
+from raymaker.platform.cluster.node_standbys import JANITOR
+from raymaker.platform.cluster.reporter import ControlReporter
+from raymaker.platform.cluster.workers import detached
 
 logger = logging.getLogger(__name__)
 
 STEP_S = 3.0
+CONCURRENCY = 8
 
 
 def living_nodes() -> frozenset[str]:
@@ -37,12 +44,20 @@ class Janitor:
 
     def __init__(self, site: Site) -> None:
         self._site = site
+        self._standbys = Standbys(site.home, site.standby_count)
+        self._was_asked = threading.Event()
         threading.Thread(target=self._sweep, name="janitor", daemon=True).start()
         threading.Thread(target=self._sweep_pools, name="pool-janitor", daemon=True).start()
+        threading.Thread(target=self._replenish, name="standbys", daemon=True).start()
 
     def ready(self) -> bool:
         """Answer: the janitor is there."""
         return True
+
+    def start_container(self, spec: ContainerSpec) -> str | None:
+        """Have one that waits become this container; one like it will wait for the next. See WaitingContainers."""
+        self._was_asked.set()
+        return self._standbys.start(spec)
 
     def _sweep(self) -> None:
         driver, home = self._site.driver, self._site.home
@@ -71,15 +86,24 @@ class Janitor:
                 logger.exception("a sweep of warm pools failed; the next one tries again")
             time.sleep(STEP_S)
 
+    def _replenish(self) -> None:
+        """Have others wait in the place of those that were taken, a moment later: what took one is still starting."""
+        while self._was_asked.wait():
+            time.sleep(STEP_S)
+            self._was_asked.clear()
+            try:
+                self._standbys.replenish()
+            except Exception:
+                logger.exception("making containers wait failed; it is tried again when the next is wanted")
+
 
 def _place_janitor(site: Site, node: str) -> ray.ObjectRef[bool]:
-    actor: Any = ray.remote(Janitor).options(
-        name=f"janitor/{node}",
-        namespace=NAMESPACE,
-        lifetime="detached",
+    actor = detached(
+        Janitor,
+        JANITOR + node,
+        CONCURRENCY,
         get_if_exists=True,
         max_restarts=-1,
-        num_cpus=0,
         scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
     )
     ready: ray.ObjectRef[bool] = actor.remote(site).ready.remote()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from raymaker.actors.site import Site
 from raymaker.actors.storage import StoreConfig
+from raymaker.platform.cluster.node_standbys import NodeStandbys
 from raymaker.platform.settings import Settings
 
 MIB = 1024 * 1024
@@ -26,6 +27,7 @@ def site_of(settings: Settings) -> Site:
         reap_after_s=settings.reap_after_s,
         host_network=settings.host_network,
         standby_count=settings.standby_containers,
+        standbys=NodeStandbys(settings.home_path) if settings.standby_containers else None,
         lets_rest=settings.resting_endpoints > 0,
         exchange_timeout_s=settings.exchange_timeout_s,
         exchange_arena_bytes=None if settings.exchange_arena_mib is None else settings.exchange_arena_mib * MIB,

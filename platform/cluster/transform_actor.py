@@ -16,7 +16,7 @@ class TransformActor(TransformMachine):
 
     def __init__(self, spec: TransformSpec, site: Site) -> None:
         self._self = ray.get_runtime_context().current_actor
-        super().__init__(spec, site, select_runtime(site.driver, site.home), ControlTransformReporter())
+        super().__init__(spec, site, select_runtime(site.driver, site.home, site.standbys), ControlTransformReporter())
 
     def _run(self) -> None:
         super()._run()

@@ -13,6 +13,7 @@ import pytest
 
 from raymaker.actors.runtime.standby import LABEL_STANDBY
 from support.faults import eventually, kill_process
+from support.hosting import Hosting, hosting_on
 from support.jobs import Jobs, fresh_name
 from support.platform import Platform, running_platform
 
@@ -120,3 +121,55 @@ def test_a_job_has_the_image_that_its_tag_names_now_not_the_one_that_waits(
             engine.images.build(fileobj=dockerfile, tag=tag, rm=True)
     finally:
         engine.images.remove(tag, force=True)
+
+
+@pytest.fixture
+def warm_hosting(warm_platform: Platform, engine: docker.DockerClient, steps_image: str) -> Iterator[Hosting]:
+    with hosting_on(warm_platform, engine, steps_image) as hosting:
+        yield hosting
+
+
+def serve_once(platform: Platform, hosting: Hosting, config: str) -> None:
+    """Have an endpoint made and taken away, after which a container like its own waits."""
+    name = hosting.create(config)
+    assert hosting.settle(name)["EndpointStatus"] == "InService"
+    hosting.sagemaker.delete_endpoint(EndpointName=name)
+    eventually(lambda: not hosting.containers(name), "its container is gone")
+    eventually(lambda: waiting_to_score(hosting.engine, platform), "one like it waits", 30)
+
+
+def waiting_to_score(engine: docker.DockerClient, platform: Platform) -> list[Any]:
+    """The containers that wait and have a network, as those of jobs have none here."""
+    return [each for each in waiting(engine, platform) if each.attrs["HostConfig"]["NetworkMode"] != "none"]
+
+
+def test_an_endpoint_is_served_and_served_again_after_a_death_by_containers_that_waited(
+    warm_platform: Platform, warm_hosting: Hosting, engine: docker.DockerClient
+) -> None:
+    config = warm_hosting.config({"SAY": "hello"})
+    serve_once(warm_platform, warm_hosting, config)
+    (standby,) = waiting_to_score(engine, warm_platform)
+    name = warm_hosting.create(config)
+    assert warm_hosting.settle(name)["EndpointStatus"] == "InService"
+    (container,) = warm_hosting.containers(name)
+    assert container.id == standby.id
+    assert warm_hosting.invoke(name, b"x")["Body"] == b"hello=none got=x"
+    (second,) = eventually(lambda: waiting_to_score(engine, warm_platform), "another waits in its place", 30)
+    container.kill()
+    eventually(lambda: [c.id for c in warm_hosting.containers(name)] == [second.id], "it is in its place")
+    assert warm_hosting.invoke(name, b"x")["Body"] == b"hello=none got=x"
+    warm_hosting.sagemaker.delete_endpoint(EndpointName=name)
+    eventually(lambda: not warm_hosting.containers(name), "nothing is left of it")
+
+
+def test_an_endpoint_starts_though_the_janitor_died_and_its_containers_with_it(
+    warm_platform: Platform, warm_hosting: Hosting, engine: docker.DockerClient
+) -> None:
+    config = warm_hosting.config({"SAY": "hello"})
+    serve_once(warm_platform, warm_hosting, config)
+    ids = [each.id for each in waiting_to_score(engine, warm_platform)]
+    kill_process(warm_platform.home, "ray::Janitor")
+    name = warm_hosting.create(config)
+    assert warm_hosting.settle(name)["EndpointStatus"] == "InService"
+    assert warm_hosting.invoke(name, b"x")["Body"] == b"hello=none got=x"
+    eventually(lambda: not engine.containers.list(all=True, filters={"id": ids}), "they are reaped", 60)

@@ -140,11 +140,28 @@ def test_the_images_own_program_is_run_where_none_is_named(world: World) -> None
     assert (world.was_standby(handle), code, lines) == (True, 0, ["by the image"])
 
 
+@pytest.mark.parametrize("network", [Network.NONE, Network.INTERNAL, Network.OPEN])
+def test_its_network_and_its_name_are_those_of_a_cold_start(world: World, network: Network) -> None:
+    asks = 'getent hosts "$(hostname)" | sed "s/.* //"; exec sleep 60'
+    asking = world.spec("cold", network=network, command=("-c", asks))
+    found = []
+    for name in ("cold", "warm"):
+        handle = world.start(dataclasses.replace(asking, name=f"{asking.name}-{name}"))
+        until(lambda handle=handle: any(True for _ in world.runtime.logs(handle)), "it says its name")  # type: ignore[misc]
+        (line,) = world.runtime.logs(handle)
+        found.append((line.text, world.runtime.inspect(handle).address is not None))
+        world.standbys.replenish()
+    assert world.was_standby(handle)
+    assert found == [("algo-1", network is not Network.NONE)] * 2
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {"resources": Resources(cpus=1, memory_bytes=300 * 1024**2)},
         {"network": Network.OPEN},
+        {"network": Network.HOST},
+        {"network": Network.OPEN, "hosts": {"other": "192.0.2.1"}},
         {"hostname": "algo-2"},
         {"environment": {"not-a-name": "1"}},
         {"read_only_root": True},

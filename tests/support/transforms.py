@@ -79,5 +79,6 @@ class Transforms:
         return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
     def containers(self, name: str) -> list[Any]:
-        filters = {"label": f"raymaker.transform-job={name}"}
+        """By their names: those that had waited have no labels of the job's."""
+        filters = {"name": f"-transform-{name}-"}
         return list(self.engine.containers.list(all=True, ignore_removed=True, filters=filters))
