@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,16 +43,27 @@ def container_of(engine: docker.DockerClient, name: str) -> Any:
 
 
 def warm_up(platform: Platform, jobs: Jobs) -> None:
-    """Run a job, after which a container of its image waits."""
+    """Run a job, after which a container of its image waits on each machine that waits."""
     assert jobs.finish(jobs.create(hyperparameters={"steps": 1}))["TrainingJobStatus"] == "Completed"
-    eventually(lambda: waiting(jobs.engine, platform), "a container waits", 30)
+
+    def all_wait() -> bool:
+        machines = json.loads(platform.cli("pools", "--json").stdout)["Machines"]
+        count = sum(each["MachineStatus"] == "Waiting" for each in machines)
+        return count == len(machines) == len(waiting_to_train(jobs.engine, platform))
+
+    eventually(all_wait, "a container waits on each machine", 30)
+
+
+def waiting_to_train(engine: docker.DockerClient, platform: Platform) -> list[Any]:
+    """The containers that wait on machines: without a network, as jobs are here."""
+    return [each for each in waiting(engine, platform) if each.attrs["HostConfig"]["NetworkMode"] == "none"]
 
 
 def test_a_job_in_a_container_that_waited_is_like_any_other_and_leaves_nothing(
     warm_platform: Platform, warm_jobs: Jobs, engine: docker.DockerClient
 ) -> None:
     warm_up(warm_platform, warm_jobs)
-    standbys = {each.id for each in waiting(engine, warm_platform)}
+    standbys = {each.id for each in waiting_to_train(engine, warm_platform)}
     begun = time.time()
     name = warm_jobs.create(hyperparameters={"steps": 30}, Environment={"MINE": "a 'word'"})
     container = eventually(lambda: container_of(engine, name), "its container has its name")
@@ -63,14 +75,14 @@ def test_a_job_in_a_container_that_waited_is_like_any_other_and_leaves_nothing(
     model = Path(ended["ModelArtifacts"]["S3ModelArtifacts"].removeprefix("file://"))
     assert model.stat().st_size > 0
     eventually(lambda: container_of(engine, name) is None, "its container is removed")
-    eventually(lambda: waiting(engine, warm_platform), "another waits in its place", 30)
+    eventually(lambda: waiting_to_train(engine, warm_platform), "another waits in its place", 30)
 
 
 def test_a_machine_dies_and_another_takes_the_container_up_that_had_waited(
     warm_platform: Platform, warm_jobs: Jobs, engine: docker.DockerClient
 ) -> None:
     warm_up(warm_platform, warm_jobs)
-    standbys = {each.id for each in waiting(engine, warm_platform)}
+    standbys = {each.id for each in waiting_to_train(engine, warm_platform)}
     name = warm_jobs.create(hyperparameters={"steps": 80})
     warm_jobs.until(name, "Training")
     standby = container_of(engine, name)
@@ -87,10 +99,10 @@ def test_those_whose_machines_die_while_they_wait_are_gone_soon_and_one_waits_fo
     warm_platform: Platform, warm_jobs: Jobs, engine: docker.DockerClient
 ) -> None:
     warm_up(warm_platform, warm_jobs)
-    standbys = [each.id for each in waiting(engine, warm_platform)]
+    standbys = [each.id for each in waiting_to_train(engine, warm_platform)]
     kill_process(warm_platform.home, "ray::Machine")
     eventually(lambda: not engine.containers.list(all=True, filters={"id": standbys}), "they are reaped", 60)
-    eventually(lambda: waiting(engine, warm_platform), "a container waits before a job came", 30)
+    eventually(lambda: waiting_to_train(engine, warm_platform), "a container waits before a job came", 30)
 
 
 def test_a_stopped_job_stops_a_container_that_had_waited(
@@ -116,7 +128,7 @@ def test_a_job_has_the_image_that_its_tag_names_now_not_the_one_that_waits(
             name = warm_jobs.create(AlgorithmSpecification=asked)
             assert warm_jobs.finish(name)["TrainingJobStatus"] == "Completed"
             assert f"this is {words}" in warm_platform.cli("logs", name).stdout
-            eventually(lambda: waiting(engine, warm_platform), "a container waits", 30)
+            eventually(lambda: waiting_to_train(engine, warm_platform), "a container waits", 30)
             dockerfile = io.BytesIO(f"FROM {steps_image}\nENV WHICH='the second'\n".encode())
             engine.images.build(fileobj=dockerfile, tag=tag, rm=True)
     finally:
@@ -133,9 +145,14 @@ def serve_once(platform: Platform, hosting: Hosting, config: str) -> None:
     """Have an endpoint made and taken away, after which a container like its own waits."""
     name = hosting.create(config)
     assert hosting.settle(name)["EndpointStatus"] == "InService"
-    hosting.sagemaker.delete_endpoint(EndpointName=name)
-    eventually(lambda: not hosting.containers(name), "its container is gone")
+    take_away(hosting, name)
     eventually(lambda: waiting_to_score(hosting.engine, platform), "one like it waits", 30)
+
+
+def take_away(hosting: Hosting, name: str) -> None:
+    hosting.sagemaker.delete_endpoint(EndpointName=name)
+    hosting.made.remove(name)
+    eventually(lambda: not hosting.containers(name), "nothing is left of it")
 
 
 def waiting_to_score(engine: docker.DockerClient, platform: Platform) -> list[Any]:
@@ -158,8 +175,7 @@ def test_an_endpoint_is_served_and_served_again_after_a_death_by_containers_that
     container.kill()
     eventually(lambda: [c.id for c in warm_hosting.containers(name)] == [second.id], "it is in its place")
     assert warm_hosting.invoke(name, b"x")["Body"] == b"hello=none got=x"
-    warm_hosting.sagemaker.delete_endpoint(EndpointName=name)
-    eventually(lambda: not warm_hosting.containers(name), "nothing is left of it")
+    take_away(warm_hosting, name)
 
 
 def test_an_endpoint_starts_though_the_janitor_died_and_its_containers_with_it(
