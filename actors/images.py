@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import boto3
 import docker
 import docker.errors
 from botocore.exceptions import BotoCoreError, ClientError
@@ -58,7 +57,7 @@ class ImageStore:
         insecure_registries: Sequence[str] = (),
     ) -> None:
         self._client = client
-        self._ecr = ecr or (lambda region: boto3.client("ecr", region_name=region))
+        self._ecr = ecr or _ecr_client
         self._insecure = frozenset(insecure_registries)
 
     def resolve(self, reference: str, on_progress: Callable[[str], None] = lambda _: None) -> ResolvedImage:
@@ -173,3 +172,9 @@ def _registry(reference: str) -> str:
     """The registry of a reference, as docker reads it: a first part with a dot, a colon or called localhost."""
     first, slash, _ = reference.partition("/")
     return first if slash and (set(".:") & set(first) or first == "localhost") else "docker.io"
+
+
+def _ecr_client(region: str) -> Any:
+    import boto3
+
+    return boto3.client("ecr", region_name=region)

@@ -8,8 +8,6 @@ import threading
 from typing import Any
 from urllib.parse import urlsplit
 
-import boto3
-from botocore.config import Config
 from pyarrow import fs
 
 from raymaker.actors.backends import SILENCE_S, ArrowFiles, Found
@@ -21,6 +19,11 @@ COPY_LIMIT_BYTES = 4 * 1024**3
 CONNECT_TIMEOUT_S = 5.0
 MOST_READS_COUNT = 64
 """How many ranges of one bucket are read at once."""
+
+
+def load_boto3() -> None:
+    """Load what the first use of S3 loads otherwise, which takes a tenth of a second and more."""
+    import boto3  # noqa: F401
 
 
 class S3Files(ArrowFiles):
@@ -140,6 +143,9 @@ class S3Files(ArrowFiles):
 
     def _client(self, **options: Any) -> Any:
         endpoint_url, access_key, secret_key, region = self._client_options
+        import boto3
+        from botocore.config import Config
+
         return boto3.client(
             "s3",
             endpoint_url=endpoint_url,

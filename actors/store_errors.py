@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import re
 
-import boto3
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 from pyarrow.lib import ArrowException
@@ -74,6 +73,8 @@ def _code(error: Exception) -> str:
 
 
 def _credentials_remedy() -> str:
+    import boto3
+
     if boto3.Session().get_credentials() is None:
         return "no AWS credentials were found in this machine's surroundings, so set an access key and a secret key"
     return "check the access key, the secret key and what they permit"

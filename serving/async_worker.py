@@ -16,8 +16,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-import aiohttp
-
 from raymaker.actors.errors import ObjectNotFound, WorkError
 from raymaker.actors.storage import ObjectStore, StoreConfig
 from raymaker.serving import runtime_wire as wire
@@ -271,6 +269,8 @@ class AsyncWorker:
 
 async def post_notice(url: str, content: bytes) -> None:
     """Post a notice to a webhook. Raises OSError where it does not say that it has it."""
+    import aiohttp
+
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(NOTICE_TIMEOUT_S)) as session,

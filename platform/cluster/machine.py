@@ -20,6 +20,7 @@ from raymaker.actors.runtime.base import ContainerRuntime
 from raymaker.actors.runtime.docker import DockerRuntime
 from raymaker.actors.runtime.select import select_runtime
 from raymaker.actors.runtime.standby import Standbys
+from raymaker.actors.s3_files import load_boto3
 from raymaker.actors.site import Site, machine_id
 from raymaker.actors.spec import TrainingSpec
 from raymaker.actors.supervisor import Supervisor
@@ -55,6 +56,7 @@ class Machine:
     """
 
     def __init__(self, site: Site) -> None:
+        load_boto3()
         self._self = ray.get_runtime_context().current_actor
         self._is_kept = get_current_placement_group() is None
         self._site = site

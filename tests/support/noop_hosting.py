@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import subprocess
-import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 import docker
 
 from raymaker.platform.client.connection import Connection
+from support.engine import BASE_IMAGE
 from support.jobs import ROLE
 from support.measure import median
 from support.platform import ROOT
@@ -109,15 +108,15 @@ def middle_of(samples: Sequence[Sample]) -> Sample:
 
 @contextlib.contextmanager
 def noop_image(engine: docker.DockerClient, folder: Path) -> Iterator[str]:
-    """Compile the noop server, and make an image of nothing else, which is removed after the block."""
-    program = folder / "serve"
+    """Compile the noop server, and make an image of it, which is removed after the block."""
+    context = folder / "noop"
+    context.mkdir()
+    program = context / "serve"
     source = ROOT / "tests" / "benchmarks" / "noop_server.c"
     gcc = find_program("gcc", package="gcc libc6-dev")
     subprocess.run([gcc, "-O2", "-static", "-o", str(program), str(source)], check=True)
-    packed = io.BytesIO()
-    with tarfile.open(mode="w", fileobj=packed) as archive:
-        archive.add(program, "usr/bin/serve")
-    engine.api.import_image_from_data(packed.getvalue(), *IMAGE.split(":"), changes=["ENV PATH=/usr/bin"])
+    (context / "Dockerfile").write_text(f"FROM {BASE_IMAGE}\nCOPY serve /usr/bin/\n")
+    engine.images.build(path=str(context), tag=IMAGE, rm=True)
     try:
         yield IMAGE
     finally:
@@ -137,7 +136,7 @@ def create_endpoint(connection: Connection, name: str, model: dict[str, Any], **
 
 def container_address(engine: docker.DockerClient, endpoint: str) -> str:
     """Where an endpoint's only container answers."""
-    (container,) = engine.containers.list(filters={"label": f"raymaker.endpoint={endpoint}"})
+    (container,) = engine.containers.list(filters={"name": f"-scoring-{endpoint}-"})
     (network,) = container.attrs["NetworkSettings"]["Networks"].values()
     return f"{network['IPAddress']}:8080"
 
