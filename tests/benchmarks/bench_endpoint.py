@@ -25,7 +25,7 @@ from support.measure import print_times
 from support.noop_hosting import noop_image
 from support.platform import Platform, running_platform
 
-ROUNDS = 5
+ROUNDS = 9
 OURS, PLAIN = "CreateEndpoint, one container", "plain Serve application"
 NAME = "bench-created"
 MOST = 1.2

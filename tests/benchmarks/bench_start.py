@@ -25,7 +25,7 @@ ROUNDS = 21
 GANG_ROUNDS = 5
 GANGS: Mapping[str, Mapping[str, object]] = {
     "gang, warm": {"warm_gangs": 1, "standby_containers": 1},
-    "gang, cold": {"warm_gangs": 1},
+    "gang, cold": {"warm_gangs": 1, "standby_containers": 0},
     "gang, made anew": {},
 }
 TWO = "docker run of two"
@@ -50,7 +50,7 @@ def main() -> None:
         output = stack.enter_context(tempfile.TemporaryDirectory())
         kinds = {
             "warm": stack.enter_context(running_platform(driver="docker", standby_containers=1)),
-            "cold": stack.enter_context(running_platform(driver="docker")),
+            "cold": stack.enter_context(running_platform(driver="docker", standby_containers=0)),
         }
         for platform in kinds.values():
             for name in ("first", "second"):
