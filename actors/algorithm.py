@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 
-import docker
 import docker.errors
 
 from raymaker.actors.errors import ImageError, UnsupportedError
 from raymaker.actors.images import ImageStore
 from raymaker.actors.packaging import build_here, build_image, stage_source
 from raymaker.actors.runtime.base import ContainerRuntime
+from raymaker.actors.runtime.docker_engine import connect_client
 from raymaker.actors.site import Site
 from raymaker.actors.spec import SourceSpec
 from raymaker.actors.storage import ObjectStore
@@ -44,11 +44,11 @@ def prepare_algorithm(
     if runtime.name != "docker":
         return _prepare_here(store, site, image, source)
     try:
-        client = docker.from_env(timeout=ENGINE_TIMEOUT_S)
-    except docker.errors.DockerException as error:
+        client, engine = connect_client(ENGINE_TIMEOUT_S)
+    except (docker.errors.DockerException, OSError) as error:
         raise ImageError(f"the container engine does not answer: is it running? ({error})") from error
     with contextlib.closing(client):
-        images = ImageStore(client, insecure_registries=site.registry_insecure)
+        images = ImageStore(client, insecure_registries=site.registry_insecure, architecture=engine.architecture)
         if source is None:
             found = images.resolve(str(image))
             return Algorithm(image=found.id, digest=found.digest or found.id)

@@ -48,6 +48,7 @@ class ImageStore:
     """The images that one engine holds or can pull.
 
     `ecr` makes a client of Amazon ECR for a region. `insecure_registries` are those without TLS, for better advice.
+    `architecture` is the engine's, which is asked where that is not known.
     """
 
     def __init__(
@@ -55,10 +56,12 @@ class ImageStore:
         client: docker.DockerClient,
         ecr: Callable[[str], Any] | None = None,
         insecure_registries: Sequence[str] = (),
+        architecture: str | None = None,
     ) -> None:
         self._client = client
         self._ecr = ecr or _ecr_client
         self._insecure = frozenset(insecure_registries)
+        self._architecture = architecture
 
     def resolve(self, reference: str, on_progress: Callable[[str], None] = lambda _: None) -> ResolvedImage:
         """Find an image by tag, digest or id in the engine, else pull it. Raises ImageError naming cause and remedy."""
@@ -143,8 +146,9 @@ class ImageStore:
         return f"image {reference} is not in the engine, and registry {registry} did not give it: {cause}"
 
     def _check_architecture(self, image: ResolvedImage) -> None:
-        version = self._client.version()
-        engine = ARCHITECTURES.get(version["Arch"], version["Arch"])
+        if self._architecture is None:
+            self._architecture = str(self._client.version()["Arch"])
+        engine = ARCHITECTURES.get(self._architecture, self._architecture)
         if image.architecture and image.architecture != engine:
             raise ImageError(
                 f"image {image.reference} is made for linux/{image.architecture}, this engine runs linux/{engine}: "

@@ -6,9 +6,11 @@ Knows containers by id and nothing of specs; who retries, and for how long, is `
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import docker
@@ -22,6 +24,7 @@ from raymaker.actors.runtime.base import LogLine
 from raymaker.actors.runtime.docker_log import NS_PER_S, parse_log
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
+FACTS_TIMEOUT_S = 60
 GOING_S = 30.0
 """How long a removal may take that somebody else began."""
 RETRY_S = 0.25
@@ -46,13 +49,33 @@ def engine(timeout_s: int, api_version: str | None = None) -> Iterator[docker.AP
 
 def connect(timeout_s: int, api_version: str | None = None) -> docker.APIClient:
     """Connect to this machine's engine; whoever does closes it. Raises DockerException, OSError."""
-    options = kwargs_from_env()
-    url = options.get("base_url", DEFAULT_SOCKET)
-    _knock(url)
+    options, url = _where()
     api = docker.APIClient(version=api_version or "auto", timeout=timeout_s, **options)
     if url.startswith("unix://"):
         api.trust_env = False  # else each call looks for proxies among all variables, a seventh of its time
     return api
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """What an engine says of itself."""
+
+    api_version: str
+    architecture: str
+
+
+def connect_client(timeout_s: int) -> tuple[docker.DockerClient, EngineFacts]:
+    """Connect to this machine's engine by the SDK's wide interface; whoever does closes it.
+
+    The engine is asked of itself once in a process, as that takes it longer than to find an image. Raises
+    DockerException, OSError.
+    """
+    options, url = _where()
+    facts = _facts(url)
+    client = docker.DockerClient(version=facts.api_version, timeout=timeout_s, **options)
+    if url.startswith("unix://"):
+        client.api.trust_env = False
+    return client, facts
 
 
 def engine_answers(timeout_s: int = 2) -> bool:
@@ -122,6 +145,21 @@ def unless(*status_codes: int) -> Iterator[None]:
     except APIError as error:
         if error.status_code not in status_codes:
             raise
+
+
+@functools.cache
+def _facts(_url: str) -> EngineFacts:
+    with contextlib.closing(connect(FACTS_TIMEOUT_S)) as api:
+        found = api.version()
+    return EngineFacts(api.api_version, str(found["Arch"]))
+
+
+def _where() -> tuple[dict[str, Any], str]:
+    """The SDK's options by which this machine's engine is reached, and its address; raises OSError if it is away."""
+    options: dict[str, Any] = {**kwargs_from_env()}
+    url = str(options.get("base_url", DEFAULT_SOCKET))
+    _knock(url)
+    return options, url
 
 
 def _knock(url: str) -> None:

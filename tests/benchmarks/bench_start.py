@@ -35,6 +35,8 @@ WATCHER = "ray::PreemptionWatcher"
 """What Ray Train makes last of a gang."""
 GANG_TIMEOUT_S = 120
 SETTLE_S = 4
+POLL_S = 0.1
+"""Between two looks at a job: asked more often, the platform is busy with that while the container starts."""
 WAITED = "that waited"
 """What a start says of machines that waited for it."""
 SAY_TIME = ["date", "+%s.%N"]
@@ -144,7 +146,7 @@ def _submit(sagemaker: Any, logs: Any, name: str, output: str, machines: int) ->
         StoppingCondition={"MaxRuntimeInSeconds": 60},
     )
     while (job := sagemaker.describe_training_job(TrainingJobName=name))["TrainingJobStatus"] == "InProgress":
-        time.sleep(0.02)
+        time.sleep(POLL_S)
     end = time.time()
     if job["TrainingJobStatus"] != "Completed":
         raise RuntimeError(f"{name} ended as {job['TrainingJobStatus']}: {job.get('FailureReason')}")
