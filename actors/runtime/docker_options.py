@@ -16,8 +16,20 @@ from raymaker.actors.runtime.base import LABEL_GROUP, LABEL_HOME
 from raymaker.actors.runtime.mount_points import in_order
 from raymaker.actors.spec import ContainerSpec, Network
 
-CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETPCAP", "SETUID"]
-"""What ordinary images need to set up files and to drop to another user; everything else is taken away."""
+CAPABILITIES = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "NET_BIND_SERVICE",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+]
+"""What ordinary images need to set up files, to drop to another user, and to run sshd, by which MPI starts processes;
+everything else is taken away."""
 YIELDING_SHARES = 64
 """The share of CPU time of a container that lets others come first; an ordinary one has 1,024."""
 PIDS_LIMIT = 16_384

@@ -22,6 +22,7 @@ from support.platform import ROOT, Platform
 
 EXAMPLES = ROOT / "examples"
 TORCH_IMAGE = f"raymaker-test-torch:{os.getpid()}"
+MPI_IMAGE = f"raymaker-test-mpi:{os.getpid()}"
 EPOCHS = 40
 METRICS = {"loss": r"loss=([0-9.]+)", "accuracy": r"accuracy=([0-9.]+)"}
 ROWS = 1437
@@ -98,6 +99,15 @@ def trainer(platform: Platform, digits: Path, tmp_path_factory: pytest.TempPathF
 def alone(trainer: Trainer) -> Trained:
     """The network that one container makes of the digits."""
     return trainer.digits_parallel(1)
+
+
+@pytest.fixture(scope="module")
+def mpi_image(engine: docker.DockerClient, base_image: str) -> Iterator[str]:
+    """The image of the MPI example, with what Debian's mirror has."""
+    context = str(EXAMPLES / "mpi_image")
+    engine.images.build(path=context, tag=MPI_IMAGE, buildargs={"BASE_IMAGE": base_image}, rm=True)
+    yield MPI_IMAGE
+    engine.images.remove(MPI_IMAGE, force=True)
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +192,16 @@ def test_torch_finds_its_peers_and_ddp_learns_what_one_process_learns(trainer: T
     alone, together = trainer.train(1, **options), trainer.train(2, **options)
     together.assert_agreed(2)
     together.assert_same_model(alone)
+
+
+def test_mpi_starts_a_process_in_every_container_of_two_machines(
+    trainer: Trainer, mpi_image: str, digits: Path
+) -> None:
+    together = trainer.train(2, image=mpi_image, network=True, instance_count=2)
+    assert sorted(together.row_counts()) == [ROWS // 4] * 3 + [ROWS // 4 + ROWS % 4]
+    table = np.loadtxt(digits / "train" / "train.csv", delimiter=",")
+    means = [table[table[:, 0] == label, 1:].mean(axis=0) for label in range(10)]
+    np.testing.assert_allclose(together.model["means"], means, rtol=1e-12)
 
 
 def test_the_parallel_driver_script_shows_that_the_containers_agree(platform: Platform, digits: Path) -> None:
