@@ -142,6 +142,9 @@ def _take_down_actors(*, joined: bool) -> None:
             ray.kill(actor)
     if not joined:
         serve.shutdown()
+        for left in ray.util.list_named_actors(all_namespaces=True):  # a raylet waits for what Ray Train left to end
+            if (actor := find_actor(left["name"], left["namespace"])) is not None:
+                ray.kill(actor)
         return
     remove_all_rooms()
     for name in serve.status().applications:

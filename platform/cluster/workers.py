@@ -47,10 +47,10 @@ def find_worker(kind: str, key: Iterable[object]) -> Any:
     return find_actor(_name(kind, key))
 
 
-def find_actor(name: str) -> Any:
+def find_actor(name: str, namespace: str = NAMESPACE) -> Any:
     """Find an actor by its name; None where it does not live, perhaps since it was listed."""
     try:
-        return ray.get_actor(name, namespace=NAMESPACE)
+        return ray.get_actor(name, namespace=namespace)
     except ValueError:
         return None
 
