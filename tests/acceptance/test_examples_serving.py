@@ -71,7 +71,7 @@ def test_a_thousand_models_take_turns_in_one_container(
     try:
         said = run(platform, "many_models_driver.py", digits, "--image", MANY_MODELS_IMAGE)
     finally:
-        engine.images.remove(MANY_MODELS_IMAGE)
+        engine.images.remove(MANY_MODELS_IMAGE, force=True)
     assert said.startswith("1000 models behind one container\n")
     accuracy = re.search(r"^300 of them were asked, twice each: accuracy ([0-9.]+)$", said, re.MULTILINE)
     assert accuracy is not None, said
