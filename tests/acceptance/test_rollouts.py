@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from support.faults import eventually
-from support.hosting import Hosting, Traffic
+from support.hosting import Hosting, Traffic, ask
 from support.platform import Platform
 
 CANARY = {"Type": "CANARY", "CanarySize": {"Type": "CAPACITY_PERCENT", "Value": 25}, "WaitIntervalInSeconds": 12}
@@ -84,7 +84,7 @@ def test_a_canary_whose_container_dies_is_taken_back(hosting: Hosting, endpoint:
     with Traffic(hosting, endpoint) as traffic:
         update(hosting, endpoint, {"SAY": "dies"}, HALF_FOR_LONG)
         baking(hosting, endpoint)
-        (new,) = [c for c in hosting.containers(endpoint) if "SAY=dies" in c.attrs["Config"]["Env"]]
+        (new,) = [container for container in hosting.containers(endpoint) if ask(container).startswith(b"dies")]
         new.kill()
         found = hosting.settle(endpoint)
         assert found["EndpointStatus"] == "InService"

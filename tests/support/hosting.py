@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
+from urllib.request import urlopen
 
 import docker
 
@@ -92,6 +93,14 @@ class Hosting:
 
     def containers(self, name: str) -> list[Any]:
         return [c for c in self.engine.containers.list(all=True, ignore_removed=True) if f"-scoring-{name}-" in c.name]
+
+
+def ask(container: Any) -> bytes:
+    """Have one container answer. What it was given when it became an endpoint's, the engine does not always know."""
+    (network,) = container.attrs["NetworkSettings"]["Networks"].values()
+    with urlopen(f"http://{network['IPAddress']}:8080/invocations", b"x", timeout=10) as answer:
+        said: bytes = answer.read()
+    return said
 
 
 @contextmanager
