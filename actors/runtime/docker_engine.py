@@ -51,8 +51,7 @@ def connect(timeout_s: int, api_version: str | None = None) -> docker.APIClient:
     """Connect to this machine's engine; whoever does closes it. Raises DockerException, OSError."""
     options, url = _where()
     api = docker.APIClient(version=api_version or "auto", timeout=timeout_s, **options)
-    if url.startswith("unix://"):
-        api.trust_env = False  # else each call looks for proxies among all variables, a seventh of its time
+    _pass_proxies_by(api, url)
     return api
 
 
@@ -73,8 +72,7 @@ def connect_client(timeout_s: int) -> tuple[docker.DockerClient, EngineFacts]:
     options, url = _where()
     facts = _facts(url)
     client = docker.DockerClient(version=facts.api_version, timeout=timeout_s, **options)
-    if url.startswith("unix://"):
-        client.api.trust_env = False
+    _pass_proxies_by(client.api, url)
     return client, facts
 
 
@@ -160,6 +158,12 @@ def _where() -> tuple[dict[str, Any], str]:
     url = str(options.get("base_url", DEFAULT_SOCKET))
     _knock(url)
     return options, url
+
+
+def _pass_proxies_by(api: docker.APIClient, url: str) -> None:
+    """Have no call to a socket of this machine look for proxies among all variables, a seventh of its time."""
+    if url.startswith("unix://"):
+        api.trust_env = False
 
 
 def _knock(url: str) -> None:

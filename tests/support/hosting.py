@@ -97,10 +97,15 @@ class Hosting:
 
 def ask(container: Any) -> bytes:
     """Have one container answer. What it was given when it became an endpoint's, the engine does not always know."""
-    (network,) = container.attrs["NetworkSettings"]["Networks"].values()
-    with urlopen(f"http://{network['IPAddress']}:8080/invocations", b"x", timeout=10) as answer:
+    with urlopen(f"http://{address_of(container)}/invocations", b"x", timeout=10) as answer:
         said: bytes = answer.read()
     return said
+
+
+def address_of(container: Any) -> str:
+    """Where a scoring container answers."""
+    (network,) = container.attrs["NetworkSettings"]["Networks"].values()
+    return f"{network['IPAddress']}:8080"
 
 
 @contextmanager

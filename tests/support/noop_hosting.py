@@ -14,6 +14,7 @@ import docker
 
 from raymaker.platform.client.connection import Connection
 from support.engine import BASE_IMAGE
+from support.hosting import address_of
 from support.jobs import ROLE
 from support.measure import median
 from support.platform import ROOT
@@ -137,8 +138,7 @@ def create_endpoint(connection: Connection, name: str, model: dict[str, Any], **
 def container_address(engine: docker.DockerClient, endpoint: str) -> str:
     """Where an endpoint's only container answers."""
     (container,) = engine.containers.list(filters={"name": f"-scoring-{endpoint}-"})
-    (network,) = container.attrs["NetworkSettings"]["Networks"].values()
-    return f"{network['IPAddress']}:8080"
+    return address_of(container)
 
 
 @contextlib.contextmanager
