@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from raymaker.actors.gpus import share
 from raymaker.actors.spec import ChannelSpec, Mount, Place, TrainingSpec, host_name
 
 ML = "/opt/ml"
@@ -173,6 +174,7 @@ def toolkit_environment(spec: TrainingSpec, seat: Seat = ALONE) -> dict[str, str
     """The SM_* variables, named and written as sagemaker-training's `Environment.to_env_vars` does."""
     hyperparameters = _user_hyperparameters(spec.hyperparameters)
     entry_point = spec.source.entry_point if spec.source else ""
+    whole_gpus = range(math.ceil(spec.instance_type.resources.gpus))
     values: dict[str, Any] = {
         "hosts": sorted(seat.place.hosts),
         "current_host": seat.host,
@@ -194,7 +196,7 @@ def toolkit_environment(spec: TrainingSpec, seat: Seat = ALONE) -> dict[str, str
         "output_data_dir": f"{ML}/output/data",
         "output_intermediate_dir": f"{ML}/output/intermediate",
         "num_cpus": max(1, math.floor(spec.container_resources.cpus)),
-        "num_gpus": math.floor(spec.container_resources.gpus),
+        "num_gpus": len(share(whole_gpus, seat.index, seat.place.containers_per_machine)),
         "log_level": 20,
         "framework_params": {},
         **{f"channel_{channel.name}": f"{ML}/input/data/{channel.name}" for channel in spec.channels},

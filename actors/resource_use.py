@@ -1,8 +1,10 @@
 """What a job's containers use, as SageMaker's instance metrics name it: looked at now and then, told as metrics.
 
 `CPUUtilization` is percent of one CPU, so that two busy ones are 200. `MemoryUtilization` is percent of what the
-container may use, `DiskUtilization` percent of the volume that holds /opt/ml. `InputBytes` counts what was fetched for
-the containers of the machine, and streamed to them; the first of them tells it.
+container may use, `DiskUtilization` percent of the volume that holds /opt/ml. `GPUUtilization` and
+`GPUMemoryUtilization` are percent of one GPU, summed over those that the container sees, whoever uses them: containers
+that share a GPU tell the same. `InputBytes` counts what was fetched for the containers of the machine, and streamed to
+them; the first of them tells it.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import psutil
 
 from raymaker.actors.background import Background
 from raymaker.actors.errors import WorkError
+from raymaker.actors.gpus import look_at
 from raymaker.actors.reports import JobReporter, Metric, ReportRefused, Source
 from raymaker.actors.spec import TrainingSpec
 
@@ -37,6 +40,9 @@ class Machine(Protocol):
 
     def pids(self) -> Mapping[int, int]:
         """The first process of each container that can be seen from here, by rank. Raises EngineAway."""
+
+    def gpus(self) -> Mapping[int, tuple[str, ...]]:
+        """The GPUs that each container sees, by rank."""
 
     def input_bytes(self) -> int:
         """How much input was fetched for the containers, and streamed to them."""
@@ -97,6 +103,7 @@ class ResourcePump(Background):
         """Look at every container, and return what each has used since the last time."""
         found: list[Metric] = []
         now, disk = time.time(), shutil.disk_usage(self._machine.scratch)
+        gpus = self._machine.gpus()
         for rank, pid in self._machine.pids().items():
             use = look(pid)
             before = self._before.get(rank)
@@ -105,6 +112,7 @@ class ResourcePump(Background):
                     "CPUUtilization": 100 * max(0.0, use.cpu_s - before.cpu_s) / (use.time - before.time),
                     "MemoryUtilization": 100 * use.memory_bytes / self._limit_bytes,
                     "DiskUtilization": 100 * disk.used / disk.total,
+                    **_gpu_numbers(gpus[rank]),
                 }
                 # No two numbers of a name have one time: by it the platform tells a repeat.
                 at = now + rank * 1e-6
@@ -115,6 +123,16 @@ class ResourcePump(Background):
             first = min(metric.rank or 0 for metric in found)
             found.append(Metric("InputBytes", self._machine.input_bytes(), now, None, first, Source.RESOURCES))
         return found
+
+
+def _gpu_numbers(devices: tuple[str, ...]) -> dict[str, float]:
+    """What a container's GPUs do, together."""
+    uses = look_at(devices)
+    found = {
+        "GPUUtilization": [use.busy_percent for use in uses if use.busy_percent is not None],
+        "GPUMemoryUtilization": [use.memory_percent for use in uses if use.memory_percent is not None],
+    }
+    return {name: sum(values) for name, values in found.items() if values}
 
 
 def _memory_bytes(process: psutil.Process) -> int:

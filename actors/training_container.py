@@ -5,7 +5,6 @@ What it finds in /opt/ml is `contract.py`'s matter.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from raymaker.actors import contract
 from raymaker.actors.algorithm import Algorithm
 from raymaker.actors.contract import Seat
 from raymaker.actors.errors import UnsupportedError
+from raymaker.actors.gpus import own_gpus, share
 from raymaker.actors.runtime.base import LABEL_HOME, LABEL_KIND, LABEL_OWNER
 from raymaker.actors.site import Site
 from raymaker.actors.spec import ContainerSpec, Mount, Network, TrainingSpec
@@ -78,6 +78,11 @@ def training_container(
     )
 
 
+def container_gpus(spec: TrainingSpec, seat: Seat) -> tuple[str, ...]:
+    """Which of the machine's GPUs the container sees."""
+    return share(own_gpus(), seat.index, seat.place.containers_per_machine) if spec.instance_type.resources.gpus else ()
+
+
 def _network(spec: TrainingSpec, machine: Machine, hosts: Mapping[str, str]) -> Network:
     """Say what the containers reach. Raises UnsupportedError where they could not reach those on other machines."""
     if spec.network is not Network.OPEN or not hosts or machine.driver != "docker":
@@ -93,17 +98,8 @@ def _network(spec: TrainingSpec, machine: Machine, hosts: Mapping[str, str]) -> 
 
 def _neighbours(spec: TrainingSpec, seat: Seat, hosts: Mapping[str, str]) -> dict[str, Any]:
     """Say whom the container finds by name, and which of the machine's GPUs are its own."""
-    found: dict[str, Any] = {"gpu_ids": _gpu_ids(spec, seat)}
+    found: dict[str, Any] = {"gpu_ids": container_gpus(spec, seat)}
     if seat.place.world_size > 1 and spec.network is Network.OPEN:
         here = tuple(name for name in seat.place.hosts if name not in hosts)
         found |= {"group": f"{spec.job_name}-{spec.label}", "peers": here, "hosts": hosts}
     return found
-
-
-def _gpu_ids(spec: TrainingSpec, seat: Seat) -> tuple[str, ...]:
-    """Share the GPUs that Ray set aside for this process evenly; all see all where that does not come out even."""
-    devices = [device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
-    share, rest = divmod(len(devices), seat.place.containers_per_machine)
-    if not spec.instance_type.resources.gpus or rest:
-        return tuple(devices) if spec.instance_type.resources.gpus else ()
-    return tuple(devices[seat.index * share : (seat.index + 1) * share])

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from raymaker.actors.gpus import look_at
+
 pytest_plugins = [
     "support.engine",
     "support.registry",
@@ -21,7 +23,9 @@ pytest_plugins = [
     "support.transform_image",
 ]
 
-STAGES = ("unit", "contract", "integration", "acceptance")
+STAGES = ("unit", "contract", "integration", "acceptance", "gpu")
+HAS_GPU = bool(look_at(["0"]))
+collect_ignore = [] if HAS_GPU else ["gpu"]
 
 
 @pytest.fixture
@@ -30,6 +34,11 @@ def home(tmp_path: Path) -> Path:
     folder = tmp_path / "home"
     folder.mkdir()
     return folder
+
+
+def pytest_report_header() -> str:
+    """Say which tests cannot be run on this machine."""
+    return "NVIDIA GPU: found" if HAS_GPU else "NVIDIA GPU: none on this machine, so tests/gpu is left out"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -41,6 +41,7 @@ from raymaker.actors.runtime.docker_engine import (
 from raymaker.actors.runtime.docker_log import NS_PER_S, parse_time_ns
 from raymaker.actors.runtime.docker_networks import joining, network_of, remove_unused
 from raymaker.actors.runtime.docker_options import (
+    EngineMachine,
     container_config,
     exec_error,
     exec_failure,
@@ -81,7 +82,7 @@ class DockerRuntime:
         self._home = home
         self._standbys = standbys
         self._api_version: str | None = None
-        self._cpu_count: int | None = None
+        self._machine: EngineMachine | None = None
         self._interrupted: set[str] = set()
 
     def start(self, spec: ContainerSpec) -> ContainerHandle:
@@ -197,12 +198,12 @@ class DockerRuntime:
 
     def _create(self, api: docker.APIClient, spec: ContainerSpec) -> dict[str, Any] | None:
         """Make the container; None where the name is taken, be it by one that goes away or one that has just come."""
-        if self._cpu_count is None:
-            self._cpu_count = int(api.info()["NCPU"])
+        if self._machine is None:
+            self._machine = EngineMachine.of(api.info())
         try:
             network = network_of(api, spec, self._home)
             make_mount_points(spec.mounts)
-            host = api.create_host_config(**host_config(spec, network, names_beside_bridge(spec), self._cpu_count))
+            host = api.create_host_config(**host_config(spec, network, names_beside_bridge(spec), self._machine))
             made = api.create_container(
                 host_config=host,
                 networking_config=joining(api, spec, network),

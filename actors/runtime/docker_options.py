@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
-import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from docker.types import DeviceRequest, LogConfig, Mount
 
 from raymaker.actors.errors import ImageError, StartError
+from raymaker.actors.gpus import chosen
 from raymaker.actors.runtime.base import LABEL_GROUP, LABEL_HOME
 from raymaker.actors.runtime.mount_points import in_order
 from raymaker.actors.spec import ContainerSpec, Network
@@ -42,7 +42,26 @@ TMP = {"/tmp": "rw,exec,nosuid,nodev,mode=1777"}  # noqa: S108 - the place that 
 """What a container with a read-only root gets to write to; numeric libraries compile and load code there."""
 
 
-def host_config(spec: ContainerSpec, network: str, hosts: Mapping[str, str], cpu_count: int) -> dict[str, Any]:
+CDI_GPU = "nvidia.com/gpu="
+"""What a GPU's name begins with where the engine knows devices by the Container Device Interface."""
+
+
+@dataclass(frozen=True)
+class EngineMachine:
+    """The machine that an engine hands out, by its own word."""
+
+    cpu_count: int
+    cdi_gpus: frozenset[str] = frozenset()
+    """The GPUs that it finds by itself, without NVIDIA's hook, from the files of `nvidia-ctk cdi generate`."""
+
+    @classmethod
+    def of(cls, info: Mapping[str, Any]) -> Self:
+        """Read the engine's answer to `info`."""
+        names = (device["ID"] for device in info.get("DiscoveredDevices") or () if device["ID"].startswith(CDI_GPU))
+        return cls(int(info["NCPU"]), frozenset(name.removeprefix(CDI_GPU) for name in names))
+
+
+def host_config(spec: ContainerSpec, network: str, hosts: Mapping[str, str], machine: EngineMachine) -> dict[str, Any]:
     """Arguments for docker's `create_host_config`; `hosts` are names that the engine does not make known by itself.
 
     The engine refuses more CPUs than it has, so none are then asked for.
@@ -60,14 +79,14 @@ def host_config(spec: ContainerSpec, network: str, hosts: Mapping[str, str], cpu
         "shm_size": spec.shm_bytes,
         "log_config": LogConfig(type=LogConfig.types.JSON),
     }
-    if 0 < limits.cpus < cpu_count:
+    if 0 < limits.cpus < machine.cpu_count:
         config["nano_cpus"] = max(int(limits.cpus * 1e9), 10_000_000)
     if spec.yields_cpu:
         config["cpu_shares"] = YIELDING_SHARES
     if limits.memory_bytes:
         config |= {"mem_limit": limits.memory_bytes, "memswap_limit": limits.memory_bytes}
     if limits.gpus or spec.gpu_ids:
-        config["device_requests"] = [_gpus(spec)]
+        config["device_requests"] = [_gpus(chosen(spec.gpu_ids, limits.gpus), machine)]
     if spec.read_only_root:
         mounted = {mount.target for mount in spec.mounts}
         tmpfs = {place: options for place, options in TMP.items() if place not in mounted}
@@ -106,10 +125,11 @@ def start_error(spec: ContainerSpec, explanation: str) -> StartError:
         return ImageError(f"image {spec.image} has nothing to run: name a program, or give it a CMD or ENTRYPOINT")
     if "bind source path does not exist" in lower:
         return StartError(f"container {spec.name} could not be started: {explanation}; the engine must see that folder")
-    if "could not select device driver" in lower:
+    if "could not select device driver" in lower or "cdi device" in lower:
         return StartError(
             f"container {spec.name} needs GPUs and the engine cannot hand them out: install the NVIDIA container "
-            f"toolkit, or choose an instance type without GPUs ({explanation})"
+            "toolkit (or make files for the engine with `nvidia-ctk cdi generate`), or choose an instance type without "
+            f"GPUs ({explanation})"
         )
     if any(words in lower for words in ("executable file not found", "exec format error", "permission denied")):
         return exec_error(spec, explanation)
@@ -141,9 +161,8 @@ def exec_failure(log_line: str) -> str | None:
     return f"{match[1]}: {match[2]}" if match[1] else match[3]
 
 
-def _gpus(spec: ContainerSpec) -> DeviceRequest:
-    """Ask for the container's own GPUs, else for those set aside for this process (Ray says which), else for any."""
-    assigned = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    if devices := spec.gpu_ids or tuple(assigned.split(",") if assigned else ()):
-        return DeviceRequest(device_ids=list(devices), capabilities=[["gpu"]])
-    return DeviceRequest(count=math.ceil(spec.resources.gpus), capabilities=[["gpu"]])
+def _gpus(devices: tuple[str, ...], machine: EngineMachine) -> DeviceRequest:
+    """Ask for GPUs by the names under which the engine finds them, else for NVIDIA's hook to bring them."""
+    if machine.cdi_gpus.issuperset(devices):
+        return DeviceRequest(driver="cdi", device_ids=[f"{CDI_GPU}{device}" for device in devices])
+    return DeviceRequest(device_ids=list(devices), capabilities=[["gpu"]])

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from raymaker.actors.errors import ContainerMissing, StartError, UnsupportedError
+from raymaker.actors.gpus import VISIBLE, chosen, own_gpus
 from raymaker.actors.runtime.base import LABEL_HOME, ContainerHandle, ContainerState, ExitStatus, LogLine, Phase
 from raymaker.actors.runtime.hosts import hosts_file, names_on_machine
 from raymaker.actors.runtime.mount_points import in_order, make_mount_points
@@ -228,10 +229,10 @@ def _check(spec: ContainerSpec) -> Path:
         raise StartError(f"{spec.name!r} cannot name a container: use letters, digits, dots, dashes and underscores")
     if not spec.entrypoint and not spec.command:
         raise StartError(f"container {spec.name} has no command: name the program that it runs")
-    if spec.resources.gpus and not (spec.gpu_ids or os.environ.get("CUDA_VISIBLE_DEVICES")):
+    if spec.resources.gpus and not (spec.gpu_ids or own_gpus()):
         raise UnsupportedError(
             f"container {spec.name} asks for GPUs, and none are set aside for it on this machine "
-            "(CUDA_VISIBLE_DEVICES is not set): choose an instance type without GPUs"
+            f"({VISIBLE} is not set): choose an instance type without GPUs"
         )
     return Path(spec.source_dir)
 
@@ -271,10 +272,9 @@ def _empty(folder: Path) -> None:
 
 
 def _visible_gpus(spec: ContainerSpec) -> dict[str, str]:
-    """Name the container's own GPUs, else those that were set aside for this process."""
-    if spec.gpu_ids:
-        return {"CUDA_VISIBLE_DEVICES": ",".join(spec.gpu_ids)}
-    return {"CUDA_VISIBLE_DEVICES": os.environ["CUDA_VISIBLE_DEVICES"]} if spec.resources.gpus else {}
+    """Name the container's own GPUs, in the order of the bus as Ray numbers them; one that asks for none sees none."""
+    devices = chosen(spec.gpu_ids, spec.resources.gpus) if spec.gpu_ids or spec.resources.gpus else ()
+    return {VISIBLE: ",".join(devices), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 def _own_mounts(folder: Path, spec: ContainerSpec, source: Path) -> list[Mount]:

@@ -34,7 +34,7 @@ from raymaker.actors.runtime.attaching import attach
 from raymaker.actors.runtime.base import LABEL_HOME, LABEL_KIND, LABEL_OWNER, home_tag
 from raymaker.actors.runtime.docker_engine import connect, remove
 from raymaker.actors.runtime.docker_networks import network_of
-from raymaker.actors.runtime.docker_options import container_config, host_config
+from raymaker.actors.runtime.docker_options import EngineMachine, container_config, host_config
 from raymaker.actors.runtime.hosts import names_beside_bridge
 from raymaker.actors.runtime.mount_points import make_mount_points
 from raymaker.actors.spec import ContainerSpec, Network
@@ -238,7 +238,8 @@ class Standby:
             },
         )
         network = network_of(api, spec, self._home)
-        host = api.create_host_config(**host_config(spec, network, names_beside_bridge(spec), int(api.info()["NCPU"])))
+        machine = EngineMachine.of(api.info())
+        host = api.create_host_config(**host_config(spec, network, names_beside_bridge(spec), machine))
         made = api.create_container(host_config=host, stdin_open=True, **container_config(spec, self._home))
         self.id = made["Id"]
         self._input = api.attach_socket(self.id, params={"stdin": 1, "stream": 1})

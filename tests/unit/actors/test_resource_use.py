@@ -54,6 +54,9 @@ class FakeMachine:
     def __init__(self, pids: Callable[[], dict[int, int]]) -> None:
         self.pids = pids
 
+    def gpus(self) -> dict[int, tuple[str, ...]]:
+        return dict.fromkeys(range(5), ())
+
     def input_bytes(self) -> int:
         return 77
 

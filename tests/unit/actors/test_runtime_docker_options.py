@@ -9,14 +9,24 @@ import pytest
 
 from raymaker.actors.errors import ImageError, StartError
 from raymaker.actors.runtime.base import LABEL_GROUP, LABEL_HOME
-from raymaker.actors.runtime.docker_options import container_config, exec_failure, group_label, host_config, start_error
+from raymaker.actors.runtime.docker_options import (
+    EngineMachine,
+    container_config,
+    exec_failure,
+    group_label,
+    host_config,
+    start_error,
+)
 from raymaker.actors.spec import ContainerSpec, Mount, Network, Resources
 
 SPEC = ContainerSpec(name="job", command=("train",), image="algo:1")
+TWO_CPUS, EIGHT_CPUS = EngineMachine(2), EngineMachine(8)
 
 
 def test_a_container_has_no_privileges_and_limits() -> None:
-    config = host_config(ContainerSpec("job", (), resources=Resources(cpus=1.5, memory_bytes=2**30)), "none", {}, 8)
+    config = host_config(
+        ContainerSpec("job", (), resources=Resources(cpus=1.5, memory_bytes=2**30)), "none", {}, EIGHT_CPUS
+    )
     assert config["security_opt"] == ["no-new-privileges"]
     assert config["cap_drop"] == ["ALL"]
     assert not {"SYS_ADMIN", "NET_ADMIN", "NET_RAW", "SYS_PTRACE", "MKNOD"} & set(config["cap_add"])
@@ -27,46 +37,68 @@ def test_a_container_has_no_privileges_and_limits() -> None:
 
 @pytest.mark.parametrize("cpus", [0, 2, 64])
 def test_as_many_cpus_as_the_engine_has_or_none_named_are_no_limit(cpus: float) -> None:
-    config = host_config(ContainerSpec("job", (), resources=Resources(cpus=cpus)), "none", {}, 2)
+    config = host_config(ContainerSpec("job", (), resources=Resources(cpus=cpus)), "none", {}, TWO_CPUS)
     assert "nano_cpus" not in config
     assert "mem_limit" not in config
 
 
 def test_one_that_yields_comes_after_others_where_cpu_time_is_short() -> None:
-    assert "cpu_shares" not in host_config(SPEC, "none", {}, 2)
-    assert host_config(replace(SPEC, yields_cpu=True), "none", {}, 2)["cpu_shares"] == 64
+    assert "cpu_shares" not in host_config(SPEC, "none", {}, TWO_CPUS)
+    assert host_config(replace(SPEC, yields_cpu=True), "none", {}, TWO_CPUS)["cpu_shares"] == 64
 
 
 def test_gpus_are_those_that_were_set_aside_for_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = ContainerSpec("job", (), resources=Resources(gpus=1.5))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    (request,) = host_config(spec, "none", {}, 2)["device_requests"]
+    (request,) = host_config(spec, "none", {}, TWO_CPUS)["device_requests"]
     assert request["DeviceIDs"] == ["2", "5"]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    (request,) = host_config(spec, "none", {}, 2)["device_requests"]
-    assert request["Count"] == 2
+    (request,) = host_config(spec, "none", {}, TWO_CPUS)["device_requests"]
+    assert request["DeviceIDs"] == ["0", "1"]
 
 
 def test_a_containers_own_gpus_are_asked_for_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,6,7")
     spec = ContainerSpec("job", (), resources=Resources(gpus=2), gpu_ids=("6", "7"))
-    (request,) = host_config(spec, "none", {}, 2)["device_requests"]
+    (request,) = host_config(spec, "none", {}, TWO_CPUS)["device_requests"]
     assert (request["DeviceIDs"], request["Count"], request["Capabilities"]) == (["6", "7"], 0, [["gpu"]])
-    assert "device_requests" not in host_config(ContainerSpec("job", ()), "none", {}, 2)
+    assert "device_requests" not in host_config(ContainerSpec("job", ()), "none", {}, TWO_CPUS)
+
+
+def test_gpus_that_the_engine_finds_are_asked_for_by_their_names_there() -> None:
+    machine = EngineMachine.of(
+        {
+            "NCPU": 2,
+            "DiscoveredDevices": [
+                {"Source": "cdi", "ID": "nvidia.com/gpu=0"},
+                {"Source": "cdi", "ID": "nvidia.com/gpu=1"},
+                {"Source": "cdi", "ID": "vendor.com/net=7"},
+            ],
+        }
+    )
+    spec = ContainerSpec("job", (), resources=Resources(gpus=2), gpu_ids=("0", "1"))
+    (request,) = host_config(spec, "none", {}, machine)["device_requests"]
+    assert (request["Driver"], request["DeviceIDs"]) == ("cdi", ["nvidia.com/gpu=0", "nvidia.com/gpu=1"])
+    (request,) = host_config(replace(spec, gpu_ids=("0", "7")), "none", {}, machine)["device_requests"]
+    assert (request["Driver"], request["DeviceIDs"]) == ("", ["0", "7"]), "others are for NVIDIA's hook"
+
+
+def test_an_engine_that_finds_no_devices_says_nothing_of_them() -> None:
+    assert EngineMachine.of({"NCPU": 4}) == EngineMachine(4)
 
 
 def test_a_read_only_root_leaves_tmp_to_write_where_nothing_is_mounted_there() -> None:
-    assert "read_only" not in host_config(SPEC, "none", {}, 2)
-    config = host_config(replace(SPEC, read_only_root=True), "none", {}, 2)
+    assert "read_only" not in host_config(SPEC, "none", {}, TWO_CPUS)
+    config = host_config(replace(SPEC, read_only_root=True), "none", {}, TWO_CPUS)
     assert config["read_only"]
     assert list(config["tmpfs"]) == ["/tmp"]
     mounted = replace(SPEC, read_only_root=True, mounts=(Mount("/data", "/tmp"),))
-    assert host_config(mounted, "none", {}, 2)["tmpfs"] == {}
+    assert host_config(mounted, "none", {}, TWO_CPUS)["tmpfs"] == {}
 
 
 def test_mounts_come_after_those_that_they_lie_in() -> None:
     targets = ("/opt/ml/exchange/arena", "/opt/ml/exchange", "/opt/ml/exchange-of-others", "/opt")
-    config = host_config(replace(SPEC, mounts=tuple(Mount("/x", target) for target in targets)), "none", {}, 2)
+    config = host_config(replace(SPEC, mounts=tuple(Mount("/x", target) for target in targets)), "none", {}, TWO_CPUS)
     assert [mount["Target"] for mount in config["mounts"]] == [
         "/opt",
         "/opt/ml/exchange",
