@@ -27,12 +27,12 @@ import docker
 import requests
 from docker.errors import APIError, DockerException
 
-from raymaker.actors.errors import StartError
+from raymaker.actors.errors import EngineAway, StartError
 from raymaker.actors.lease import Lease
 from raymaker.actors.mounting import may_mount
 from raymaker.actors.runtime.attaching import attach
 from raymaker.actors.runtime.base import LABEL_HOME, LABEL_KIND, LABEL_OWNER, home_tag
-from raymaker.actors.runtime.docker_engine import connect, remove
+from raymaker.actors.runtime.docker_engine import connect, engine, remove
 from raymaker.actors.runtime.docker_networks import network_of
 from raymaker.actors.runtime.docker_options import EngineMachine, container_config, host_config
 from raymaker.actors.runtime.hosts import names_beside_bridge
@@ -275,6 +275,15 @@ def _shape(spec: ContainerSpec) -> ContainerSpec | None:
     if spec.image is None or not is_plain or has_gpus or not can_be_told:
         return None
     return dataclasses.replace(spec, name="", command=(), entrypoint=None, environment={}, mounts=(), labels={})
+
+
+def waiting_containers(home: Path) -> list[tuple[str, float]]:
+    """The images of those that wait on this machine, each with when it was made (epoch s); none where no engine is."""
+    with contextlib.suppress(EngineAway), engine(TIMEOUT_S) as api:
+        found = api.containers(filters={"label": [LABEL_STANDBY, f"{LABEL_HOME}={home}"], "status": "running"})
+        waiting = (each for each in found if each["Names"][0].endswith(each["Labels"][LABEL_STANDBY]))
+        return [(str(each["Image"]), float(each["Created"])) for each in waiting]
+    return []
 
 
 def effective_labels(home: Path, labels: Mapping[str, str]) -> Mapping[str, str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import ray
@@ -13,11 +15,13 @@ from ray.exceptions import RayError
 from raymaker.actors.spec import InstanceType, Resources
 from raymaker.platform.app import create_app
 from raymaker.platform.catalogue import load_catalogue
+from raymaker.platform.cluster.node_standbys import JANITOR
 from raymaker.platform.cluster.reporter import CONTROL_NAME, NAMESPACE
+from raymaker.platform.cluster.workers import find_actor
 from raymaker.platform.database.engine import Database
 from raymaker.platform.errors import ServiceUnavailable
 from raymaker.platform.operations.registry import Context
-from raymaker.platform.pools.seen import SeenPool
+from raymaker.platform.pools.seen import SeenContainer, SeenPool
 from raymaker.platform.settings import Settings
 from raymaker.serving.proxy import keep_handle_calls_local
 
@@ -50,14 +54,14 @@ class RayCluster:
         ]
 
     def pool(self) -> SeenPool:
-        """The machines that run jobs, and those that wait, as the control actor saw them last."""
+        """The machines that run jobs, and those that wait, as the control actor saw them last; containers that wait."""
         try:
             control = ray.get_actor(CONTROL_NAME, namespace=NAMESPACE)
             answer: Any = control.call.remote("pool")
             pool: SeenPool = ray.get(answer, timeout=POOL_TIMEOUT_S)
         except (ValueError, RayError) as error:
             raise ServiceUnavailable("The control plane does not say which machines there are. Try again.") from error
-        return pool
+        return dataclasses.replace(pool, containers=tuple(_waiting_containers()))
 
     def wake(self) -> None:
         """Tell the control actor; where it is away, its next step comes by itself."""
@@ -65,6 +69,17 @@ class RayCluster:
             ray.get_actor(CONTROL_NAME, namespace=NAMESPACE).call.remote("wake")
         except ValueError:
             return
+
+
+def _waiting_containers() -> Iterator[SeenContainer]:
+    """Those of every node whose janitor says so in time."""
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    janitors = {node: janitor for node in nodes if (janitor := find_actor(JANITOR + node)) is not None}
+    asked = {janitor.waiting_containers.remote(): node for node, janitor in janitors.items()}
+    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=POOL_TIMEOUT_S) if asked else ([], [])
+    for answer in answered:
+        with contextlib.suppress(RayError):
+            yield from (SeenContainer(asked[answer], image, since) for image, since in ray.get(answer))
 
 
 def build_frontend(settings: Settings) -> serve.Application:

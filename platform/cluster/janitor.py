@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raymaker.actors.pool_folders import remove_ended
 from raymaker.actors.reaper import Reaper
 from raymaker.actors.runtime.select import available_leftovers, available_runtimes
-from raymaker.actors.runtime.standby import Standbys
+from raymaker.actors.runtime.standby import Standbys, waiting_containers
 from raymaker.actors.site import Site
 from raymaker.actors.spec import ContainerSpec
 from raymaker.platform.cluster.node_standbys import JANITOR
@@ -58,6 +58,10 @@ class Janitor:
         """Have one that waits become this container; one like it will wait for the next. See WaitingContainers."""
         self._was_asked.set()
         return self._standbys.start(spec)
+
+    def waiting_containers(self) -> list[tuple[str, float]]:
+        """Tell which wait on this node, for whomever: their images, and when they were made (epoch s)."""
+        return waiting_containers(self._site.home) if self._site.standby_count else []
 
     def _sweep(self) -> None:
         driver, home = self._site.driver, self._site.home

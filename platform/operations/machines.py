@@ -1,4 +1,4 @@
-"""ListMachines: the processes that run jobs on one machine, and those that wait for one."""
+"""ListMachines: the processes that run jobs on one machine, those that wait for one, and containers that wait."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ def list_machines(context: Context, _request: Request) -> Answer:
         "MaxWaitingCount": pool.most,
         "WantedWaitingCount": pool.wanted,
         "RecentStartCount": pool.recent_starts,
+        "WaitingContainers": [
+            {"NodeId": it.node_id, "Image": it.image, "WaitingSince": as_time(it.since)}
+            for it in sorted(pool.containers, key=lambda it: (it.node_id, it.since))
+        ],
     }
 
 

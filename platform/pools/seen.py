@@ -37,6 +37,15 @@ class SeenMachine:
 
 
 @dataclass(frozen=True)
+class SeenContainer:
+    """A container of an image that waits inside its start on a node, since then (epoch s)."""
+
+    node_id: str
+    image: str
+    since: float
+
+
+@dataclass(frozen=True)
 class SeenPool:
     """All machines, and why as many wait as do: of each node at least `least`, with demand up to `most`."""
 
@@ -47,3 +56,5 @@ class SeenPool:
     """How many should wait on each node now."""
     recent_starts: int = 0
     """How many attempts were started in the last minute."""
+    containers: tuple[SeenContainer, ...] = ()
+    """Those that wait, of the nodes that answered."""

@@ -52,6 +52,8 @@ def warm_up(platform: Platform, jobs: Jobs) -> None:
         return count == len(machines) == len(waiting_to_train(jobs.engine, platform))
 
     eventually(all_wait, "a container waits on each machine", 30)
+    told = json.loads(platform.cli("pools", "--json").stdout)["WaitingContainers"]
+    assert [it["Image"] for it in told] == [jobs.image] * len(waiting(jobs.engine, platform)), told
 
 
 def waiting_to_train(engine: docker.DockerClient, platform: Platform) -> list[Any]:

@@ -14,7 +14,7 @@ import uvicorn
 from raymaker.actors.spec import InstanceType, Resources
 from raymaker.platform.database.engine import Database
 from raymaker.platform.operations.registry import Context
-from raymaker.platform.pools.seen import MachineStatus, SeenMachine, SeenPool
+from raymaker.platform.pools.seen import MachineStatus, SeenContainer, SeenMachine, SeenPool
 from raymaker.platform.settings import Settings
 
 
@@ -34,7 +34,15 @@ class QuietCluster:
         waiting = SeenMachine("machine/a", "node-1", MachineStatus.WAITING, 3, 1_700_000_000.0)
         running = SeenMachine("machine/b", "node-1", MachineStatus.RUNNING, 0, 0.0, "digits", 1)
         kept = SeenMachine("machine/c", "node-1", MachineStatus.KEPT, 1, 0.0, "letters", kept_until=1_700_000_900.0)
-        return SeenPool((waiting, running, kept), least=1, most=4, wanted=2, recent_starts=5)
+        container = SeenContainer("node-1", "digits:1", 1_700_000_000.0)
+        return SeenPool(
+            (waiting, running, kept),
+            least=1,
+            most=4,
+            wanted=2,
+            recent_starts=5,
+            containers=(container,),
+        )
 
     def wake(self) -> None:
         self.wake_count += 1

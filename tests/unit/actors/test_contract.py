@@ -128,6 +128,15 @@ def test_the_environment_names_the_job_and_the_requests_own_wins() -> None:
     assert told["S3_ENDPOINT_URL"] == "http://mine"
 
 
+@pytest.mark.parametrize(
+    ("gpus", "containers", "seen"), [(1, 2, "1"), (0.5, 1, "1"), (4, 2, "2"), (3, 2, "3"), (0, 2, "0")]
+)
+def test_a_container_is_told_of_the_gpus_that_it_sees(gpus: float, containers: int, seen: str) -> None:
+    spec = dataclasses.replace(SPEC, instance_type=InstanceType("gpu", Resources(cpus=2, gpus=gpus)))
+    seat = contract.Seat(Place(machine_count=1, containers_per_machine=containers), index=containers - 1)
+    assert contract.toolkit_environment(spec, seat)["SM_NUM_GPUS"] == seen
+
+
 def test_the_toolkits_variables_are_as_the_toolkit_writes_them() -> None:
     told = contract.toolkit_environment(SPEC)
     expected = {

@@ -451,4 +451,9 @@ def test_pools_shows_machines_and_why_so_many_wait(run: Run) -> None:
         "2 should wait on each node (at least 1, at most 4): 5 jobs started in the last minute; no more than its CPUs"
         in shown
     )
-    assert json.loads(run("pools", "--json").stdout)["WantedWaitingCount"] == 2
+    head, waiting_container = (line.split() for line in shown.splitlines()[4:6])
+    assert head[:2] == ["CONTAINER", "OF"]
+    assert waiting_container[:2] == ["digits:1", "node-1"]
+    found = json.loads(run("pools", "--json").stdout)
+    assert found["WantedWaitingCount"] == 2
+    assert [it["Image"] for it in found["WaitingContainers"]] == ["digits:1"]

@@ -16,7 +16,7 @@ from raymaker.platform import dispatch, wire
 from raymaker.platform.catalogue import load_catalogue
 from raymaker.platform.database import hosting, training
 from raymaker.platform.operations.registry import HANDLERS
-from raymaker.platform.pools.seen import MachineStatus, SeenMachine, SeenPool
+from raymaker.platform.pools.seen import MachineStatus, SeenContainer, SeenMachine, SeenPool
 from raymaker.platform.settings import Settings
 from raymaker.platform.shapes import operation_model
 from support.frontend import make_context
@@ -47,7 +47,15 @@ class SmallCluster:
     def pool(self) -> SeenPool:
         waiting = SeenMachine("machine/a", "node-1", MachineStatus.WAITING, 3, 1_700_000_000.0)
         running = SeenMachine("machine/b", "node-1", MachineStatus.RUNNING, 0, 0.0, "digits", 1)
-        return SeenPool((waiting, running), least=1, most=4, wanted=2, recent_starts=5)
+        container = SeenContainer("node-1", "digits:1", 1_700_000_000.0)
+        return SeenPool(
+            (waiting, running),
+            least=1,
+            most=4,
+            wanted=2,
+            recent_starts=5,
+            containers=(container,),
+        )
 
     def wake(self) -> None:
         self.wake_count += 1
