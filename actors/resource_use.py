@@ -22,7 +22,7 @@ import psutil
 
 from raymaker.actors.background import Background
 from raymaker.actors.errors import WorkError
-from raymaker.actors.gpus import look_at
+from raymaker.actors.gpu_use import look_at
 from raymaker.actors.reports import JobReporter, Metric, ReportRefused, Source
 from raymaker.actors.spec import TrainingSpec
 

@@ -273,8 +273,9 @@ def _empty(folder: Path) -> None:
 
 def _visible_gpus(spec: ContainerSpec) -> dict[str, str]:
     """Name the container's own GPUs, in the order of the bus as Ray numbers them; one that asks for none sees none."""
-    devices = chosen(spec.gpu_ids, spec.resources.gpus) if spec.gpu_ids or spec.resources.gpus else ()
-    return {VISIBLE: ",".join(devices), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    if not spec.gpu_ids and not spec.resources.gpus:
+        return {VISIBLE: ""}
+    return {VISIBLE: ",".join(chosen(spec.gpu_ids, spec.resources.gpus)), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 def _own_mounts(folder: Path, spec: ContainerSpec, source: Path) -> list[Mount]:

@@ -96,7 +96,7 @@ def test_the_environment_holds_what_was_asked_for_and_nothing_of_the_platforms(
         "EMPTY": "",
         "ODD": "ü = $x",
     }
-    own = {"PATH", "HOME", "LANG", "HOSTNAME", "PWD", "OLDPWD", "SHLVL", "_"}
+    own = {"PATH", "HOME", "LANG", "HOSTNAME", "PWD", "OLDPWD", "SHLVL", "_", "CUDA_VISIBLE_DEVICES"}
     assert set(seen) - own == {"GREETING", "EMPTY", "ODD"}
 
 

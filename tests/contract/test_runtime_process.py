@@ -44,9 +44,11 @@ def test_gpus_that_nobody_set_aside_are_refused(process_harness: Harness, monkey
 
 def test_a_container_sees_the_gpus_that_are_its_own(process_harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3,6,7")
-    said = process_harness.run("echo $CUDA_VISIBLE_DEVICES", resources=Resources(gpus=2), gpu_ids=("6", "7"))
-    assert said == ["6,7"]
-    assert process_harness.run("echo ${CUDA_VISIBLE_DEVICES-none}") == ["none"]
+    said = process_harness.run(
+        "echo $CUDA_VISIBLE_DEVICES $CUDA_DEVICE_ORDER", resources=Resources(gpus=2), gpu_ids=("6", "7")
+    )
+    assert said == ["6,7 PCI_BUS_ID"]
+    assert process_harness.run("echo in ${CUDA_VISIBLE_DEVICES-all}") == ["in"], "one that asks for none sees none"
 
 
 @pytest.mark.parametrize("name", ["", "../escape", "a/b", ".hidden", "x" * 300])

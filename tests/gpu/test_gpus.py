@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from raymaker.actors.gpus import look_at
+from raymaker.actors.gpu_use import look_at
 from raymaker.platform.client import Client, TrainingJob
 from support.faults import eventually
 from support.platform import Platform, running_platform

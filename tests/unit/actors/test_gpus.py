@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import pynvml
 import pytest
 
-from raymaker.actors import gpus
-from raymaker.actors.gpus import GpuUse, chosen, look_at, own_gpus, share
+from raymaker.actors import gpu_use
+from raymaker.actors.gpu_use import GpuUse, look_at
+from raymaker.actors.gpus import chosen, own_gpus, share
 
 
 class Driver:
@@ -38,7 +39,7 @@ class Driver:
 def driver(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (name for name in vars(Driver) if name.startswith("nvml")):
         monkeypatch.setattr(pynvml, name, getattr(Driver(), name))
-    monkeypatch.setattr(gpus, "_has_driver", lambda: True)
+    monkeypatch.setattr(gpu_use, "_has_driver", lambda: True)
 
 
 def test_gpus_are_named_by_number_or_by_uuid(driver: None) -> None:
@@ -58,9 +59,9 @@ def test_without_the_driver_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> 
         raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
 
     monkeypatch.setattr(pynvml, "nvmlInit", missing)
-    gpus._has_driver.cache_clear()
+    gpu_use._has_driver.cache_clear()
     assert look_at(["0"]) == []
-    gpus._has_driver.cache_clear()
+    gpu_use._has_driver.cache_clear()
 
 
 @pytest.mark.parametrize(
