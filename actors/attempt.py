@@ -11,6 +11,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,9 +81,16 @@ class Attempt:
         self._ended_at: float | None = None
         self._round = 0
         """How often containers were put in the place of others."""
+        self._teller = ThreadPoolExecutor(1, "reports")
+        self._told: list[Future[None]] = []
+        """What is being told while steps are taken, in its order."""
 
     def run(self) -> None:
         """Go through the steps and report exactly one end. Raises AttemptLost, ReportRefused."""
+        with self._teller:
+            self._run()
+
+    def _run(self) -> None:
         try:
             self._begin()
             verdict = self._train()
@@ -99,16 +107,18 @@ class Attempt:
     def _begin(self) -> None:
         """Prepare and start the containers, or take up those that an earlier owner started."""
         instance = self._instance
-        standing = self._reporter.standing(self._spec.job_name, self._spec.attempt)
+        asked = self._teller.submit(self._reporter.standing, self._spec.job_name, self._spec.attempt)
+        was_started = instance.was_started()
+        standing = asked.result()
         instance.adopt(standing.spec)
-        if instance.was_started() and not instance.is_outdated():
+        if was_started and not instance.is_outdated():
             instance.take_up()
         else:
-            self._report("Starting", "Preparing the instance for training")
+            self._report_meanwhile("Starting", "Preparing the instance for training")
             self._together("algorithm", self._prepare_algorithm)
             if instance.has_data():  # of an owner that died, perhaps while it replaced its containers
                 instance.remove_outdated(deletes_model=standing.deletes_old_model)
-            self._report("Downloading", "Downloading input data")
+            self._report_meanwhile("Downloading", "Downloading input data")
             self._together("data", self._fetch)
             self._together("start", self._start)
         self._started_at = standing.training_started_at or instance.started_at()
@@ -132,6 +142,7 @@ class Attempt:
         self._check_stop()
 
     def _start(self) -> None:
+        self._await_told()  # whoever is no longer wanted starts nothing
         self._instance.start(self._crew.across(), self._crew.hosts())
 
     def _together(self, name: str, step: Callable[[], None]) -> None:
@@ -345,11 +356,23 @@ class Attempt:
         return self._crew.place.machine_count > 1
 
     def _report(self, phase: str, message: str, **facts: Any) -> None:
-        """Say where the job is: machine 0 speaks for all. Durable when it returns."""
+        """Say where the job is: machine 0 speaks for all. Durable when it returns. Raises ReportRefused."""
+        self._report_meanwhile(phase, message, **facts)
+        self._await_told()
+
+    def _await_told(self) -> None:
+        """Wait until all that is being told is durable. Raises ReportRefused."""
+        told, self._told = self._told, []
+        for each in told:
+            each.result()
+
+    def _report_meanwhile(self, phase: str, message: str, **facts: Any) -> None:
+        """Say it while the next step is taken; one after another, in this order."""
         if self._is_first:
             facts |= {"image_digest": self._digest, "details": {"node": self._node}}
             facts |= {"training_started_at": self._started_at, "training_ended_at": self._ended_at}
-            self._reporter.report(make_report(self._spec, phase, message, **facts))
+            report = make_report(self._spec, phase, message, **facts)
+            self._told.append(self._teller.submit(self._reporter.report, report))
 
     def _end(self, outcome: Outcome, message: str, failure: str | None = None, **facts: Any) -> None:
         failure = shorten(failure) if failure else None
