@@ -25,7 +25,7 @@ from typing import Any
 
 import docker
 import requests
-from docker.errors import APIError, DockerException
+from docker.errors import APIError, DockerException, NotFound
 
 from raymaker.actors.errors import EngineAway, StartError
 from raymaker.actors.lease import Lease
@@ -282,8 +282,16 @@ def waiting_containers(home: Path) -> list[tuple[str, float]]:
     with contextlib.suppress(EngineAway), engine(TIMEOUT_S) as api:
         found = api.containers(filters={"label": [LABEL_STANDBY, f"{LABEL_HOME}={home}"], "status": "running"})
         waiting = (each for each in found if each["Names"][0].endswith(each["Labels"][LABEL_STANDBY]))
-        return [(str(each["Image"]), float(each["Created"])) for each in waiting]
+        return [(_name_of_image(api, each["ImageID"]), float(each["Created"])) for each in waiting]
     return []
+
+
+def _name_of_image(api: docker.APIClient, image_id: str) -> str:
+    """How people know an image: by a tag, else by where it came from, else by its id."""
+    with contextlib.suppress(NotFound):
+        image = api.inspect_image(image_id)  # type: ignore[no-untyped-call]
+        return str(next(iter([*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())]), image_id))
+    return image_id
 
 
 def effective_labels(home: Path, labels: Mapping[str, str]) -> Mapping[str, str]:
