@@ -22,6 +22,7 @@ from raymaker.serving import runtime_wire as wire
 from raymaker.serving.async_queue import AsyncInvocation, Claim, InvocationQueue, delay_before
 from raymaker.serving.async_wire import notice_of
 from raymaker.serving.backend import Backend, Invocation, Scored
+from raymaker.serving.notices import MOST_NOTICES, post_notice
 from raymaker.serving.runtime_wire import Refusal, WireAnswer
 from raymaker.serving.spec import AsyncSpec, EndpointSpec
 
@@ -34,9 +35,6 @@ LEASE_S = 30.0
 RENEW_S = 10.0
 MOST_LOST_CLAIMS = 3
 """How many workers may be lost over one invocation before it is taken for what kills them."""
-MOST_NOTICES = 8
-"""How often a notice is tried: for about two minutes."""
-NOTICE_TIMEOUT_S = 10.0
 INPUT_LIMIT_BYTES = 1024 * 1024 * 1024
 STOP_S = 5.0
 _PASSING = {429, 503}
@@ -265,21 +263,6 @@ class AsyncWorker:
 
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
-
-
-async def post_notice(url: str, content: bytes) -> None:
-    """Post a notice to a webhook. Raises OSError where it does not say that it has it."""
-    import aiohttp
-
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(NOTICE_TIMEOUT_S)) as session,
-            session.post(url, data=content, headers={"content-type": "application/json"}) as answer,
-        ):
-            if answer.status >= 300:  # noqa: PLR2004 - HTTP's successes end there
-                raise OSError(f"it answered with status {answer.status}")
-    except (aiohttp.ClientError, TimeoutError) as error:
-        raise OSError(str(error) or repr(error)) from error
 
 
 def _message(answer: WireAnswer) -> str:

@@ -19,6 +19,7 @@ pytest_plugins = [
     "support.steps",
     "support.jobs",
     "support.transform_image",
+    "support.webhook",
 ]
 
 STAGES = ("unit", "contract", "integration", "acceptance", "gpu")

@@ -28,6 +28,7 @@ from raymaker.platform.database.activity import record_activity
 from raymaker.platform.database.engine import Database
 from raymaker.platform.database.invocations import DatabaseQueue
 from raymaker.platform.evaluating.evaluations import EvaluationStatus
+from raymaker.platform.evaluating.notifier import Notifier
 from raymaker.platform.evaluating.watch import CheckpointWatch
 from raymaker.platform.logstore import LogStore
 from raymaker.platform.pools.seen import SeenPool
@@ -63,6 +64,7 @@ class Control:
         store = ObjectStore(self._site.store)
         self._watch = CheckpointWatch(lambda uri: list_checkpoints(store, uri), self.wake)
         self._reconciler = Reconciler(self._database, self._fleet, settings, self._catalogue, self._watch)
+        Notifier(self._database).start()
         self._nodes: frozenset[str] = frozenset()
         self._swept_at = 0.0
         threading.Thread(target=self._reconcile, name="reconciler", daemon=True).start()

@@ -14,6 +14,7 @@ from raymaker.platform.database import evaluations, training
 from raymaker.platform.database.engine import Database
 from raymaker.platform.database.evaluations import EvaluationMissing
 from raymaker.platform.database.metrics import add_metrics
+from raymaker.platform.database.notices import add_notice
 from raymaker.platform.evaluating import evaluations as moves
 from raymaker.platform.evaluating import quality_alarms
 from raymaker.platform.evaluating.evaluations import EvaluationRecord, EvaluationStatus
@@ -65,6 +66,8 @@ def _raise_alarms(connection: Connection, job: TrainingJobRecord, last: Evaluati
         if reason is None:
             continue
         evaluations.note(connection, job, "EvaluationAlarm", f"evaluation {last.number} of {last.what}: {reason}", now)
+        if (topic := alarm.get("NotificationTopic")) is not None:
+            add_notice(connection, job, topic, quality_alarms.notice_of(alarm, job, last, reason, now), now)
         current = training.find_training_job(connection, job.name)
         if alarm.get("Action") == quality_alarms.STOP and current is not None and not current.status.ended:
             evaluations.note(connection, job, "EarlyStopping", f"the job is stopped, since {reason}", now)

@@ -209,6 +209,19 @@ async_invocations = Table(
     Index("ix_async_invocations_due", "endpoint_name", "due_at"),
 )
 
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("job_name", Name, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("topic", Text, nullable=False),
+    Column("content", JSON, nullable=False),
+    Column("due_at", Double, nullable=False),
+    Column("sent_count", Integer, nullable=False),
+    Index("ix_notices_due", "due_at"),
+)
+
 transform_jobs = Table(
     "transform_jobs",
     metadata,

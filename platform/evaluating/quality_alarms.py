@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from raymaker.platform.evaluating.evaluations import EvaluationRecord
+from raymaker.platform.records import TrainingJobRecord
 from raymaker.serving.evaluation.metric_names import is_more_better
 
-STOP = "StopTrainingJob"
+NOTIFY, STOP = "Notify", "StopTrainingJob"
 
 
 def fired(alarm: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -> str | None:
@@ -27,6 +31,25 @@ def fired(alarm: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -> s
     if "Patience" in alarm:
         return _has_stalled(alarm, values)
     return None
+
+
+def notice_of(
+    alarm: Mapping[str, Any], job: TrainingJobRecord, evaluation: EvaluationRecord, reason: str, now: float
+) -> dict[str, Any]:
+    """Say in JSON what a webhook hears of an alarm that fired after an evaluation."""
+    value = evaluation.metrics[alarm["MetricName"]]
+    return {
+        "eventName": "EvaluationAlarm",
+        "eventTime": dt.datetime.fromtimestamp(now, dt.UTC).isoformat(timespec="milliseconds"),
+        "trainingJobName": job.name,
+        "trainingJobArn": job.arn,
+        "evaluationNumber": evaluation.number,
+        "checkpointName": evaluation.checkpoint,
+        "metricName": alarm["MetricName"],
+        "metricValue": value if math.isfinite(value) else str(value),
+        "reason": reason,
+        "action": alarm.get("Action", NOTIFY),
+    }
 
 
 def _has_stalled(alarm: Mapping[str, Any], values: Sequence[float]) -> str | None:

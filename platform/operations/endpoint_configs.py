@@ -23,6 +23,7 @@ from raymaker.platform.operations.naming import ENDPOINT_CONFIG, already_exists,
 from raymaker.platform.operations.registry import Answer, Context, Request, operation
 from raymaker.platform.operations.scaling_checks import check_scaling
 from raymaker.platform.records import EndpointConfigRecord
+from raymaker.serving.notices import is_webhook
 
 _LATER = "it is not supported yet; leave it out"
 _NO_KEYS = "disks are not encrypted with keys of a key service; leave it out"
@@ -156,7 +157,7 @@ def _check_async(request: Request) -> None:
     if not config["OutputConfig"].get("S3OutputPath"):
         raise ValidationException(f"{path}.S3OutputPath is missing: there is no default place; give a URI")
     for field, topic in config["OutputConfig"].get("NotificationConfig", {}).items():
-        if not topic.startswith(("http://", "https://")):
+        if not is_webhook(topic):
             raise ValidationException(
                 f"{path}.NotificationConfig.{field} {topic} is not supported here: give the URL of a webhook, http(s)://…"
             )

@@ -15,6 +15,7 @@ from raymaker.platform.operations.checks import find_instance_type
 from raymaker.platform.operations.registry import Context, Request
 from raymaker.serving.evaluation.data import kind_of
 from raymaker.serving.evaluation.metric_names import known_metrics
+from raymaker.serving.notices import is_webhook
 
 _BOUNDS = ("LessThan", "GreaterThan", "Patience")
 _REQUEST_TYPES = ("text/csv", "application/jsonlines", "application/json")
@@ -112,6 +113,8 @@ def _check_metrics(config: Request) -> None:
             raise _refuse(where, f"needs exactly one of {', '.join(_BOUNDS)}")
         if "MinimumChange" in alarm and "Patience" not in alarm:
             raise _refuse(f"{where}.MinimumChange", "goes with Patience: leave it out")
+        if not is_webhook(topic := alarm.get("NotificationTopic", "http://")):
+            raise _refuse(f"{where}.NotificationTopic", f"{topic} is no webhook: give its URL, http(s)://…")
         if alarm.get("Action") == STOP and config.get("Schedule") == "OnRequest":
             raise _refuse(f"{where}.Action", f"{STOP} needs evaluations of checkpoints: set Schedule to EachCheckpoint")
 

@@ -12,6 +12,7 @@ from support.hosting import Hosting, Traffic
 from support.jobs import fresh_name
 from support.platform import Platform
 from support.s3 import ObjectStore
+from support.webhook import Webhook
 
 TRAIN = """
 import itertools, json, os, pathlib, time
@@ -83,7 +84,7 @@ def accuracies(job: TrainingJob) -> dict[str, float]:
 
 
 def test_the_best_checkpoint_of_a_job_that_trains_is_served_and_one_that_gets_worse_is_stopped(
-    platform: Platform, hosting: Hosting, s3: ObjectStore, tmp_path: Path
+    platform: Platform, hosting: Hosting, s3: ObjectStore, tmp_path: Path, hook: Webhook
 ) -> None:
     for name, code in (("train.py", TRAIN), ("serve.py", SERVE)):
         (tmp_path / name).write_text(textwrap.dedent(code))
@@ -91,7 +92,7 @@ def test_the_best_checkpoint_of_a_job_that_trains_is_served_and_one_that_gets_wo
     s3.put(bucket, "held-out/rows.csv", "".join(f"{x},{int(x >= 50)}\n" for x in range(100)).encode())
     with Client(platform.url) as client:
         job = start(client, tmp_path, f"s3://{bucket}", f"[90, 70, {BEST}, 80]")
-        stop = {"MetricName": "accuracy", "Patience": 2, "Action": "StopTrainingJob"}
+        stop = {"MetricName": "accuracy", "Patience": 2, "Action": "StopTrainingJob", "NotificationTopic": hook.url}
         worsening = start(client, tmp_path, f"s3://{bucket}", "[70, 60, 52, 80, 85, 90, 95, 99]", Alarms=[stop])
 
         first = eventually(lambda: next(iter(accuracies(job)), None), "an evaluation completes")
@@ -114,6 +115,10 @@ def test_the_best_checkpoint_of_a_job_that_trains_is_served_and_one_that_gets_wo
         kinds = [event["Kind"] for event in worsening.events()]
         assert kinds.count("EarlyStopping") == 1
         assert kinds.index("EvaluationAlarm") < kinds.index("EarlyStopping") < kinds.index("Stopped")
+        eventually(lambda: hook.told, "the webhook hears of the alarm")
+        assert hook.told[0]["trainingJobName"] == worsening.name
+        assert hook.told[0]["action"] == "StopTrainingJob"
+        assert "has not improved in 2 evaluations" in hook.told[0]["reason"]
         told = [metric.value for metric in worsening.metric_points("evaluation:accuracy")]
         assert max(told) not in told[-2:], told
         for each in (job, worsening):

@@ -25,7 +25,7 @@ from sqlalchemy import Connection, text, update
 from raymaker.actors.reports import JobReport, Metric, Outcome, ReportRefused, Source, UpdateReport, UpdateStage
 from raymaker.actors.spec import SourceSpec
 from raymaker.platform import transitions
-from raymaker.platform.database import events, hosting, line, metrics, tags, training, transforms, updates
+from raymaker.platform.database import events, hosting, line, metrics, notices, tags, training, transforms, updates
 from raymaker.platform.database.engine import BUSY_TIMEOUT_S, Database
 from raymaker.platform.database.metrics import MetricQuery
 from raymaker.platform.database.migrations.upgrade import SchemaTooNew
@@ -312,7 +312,8 @@ def go_back_to_the_first_schema(connection: Connection) -> None:
         "model_uri": None,
         "environment": {"A": "b"},
     }
-    for later in ("evaluations", "endpoint_activity", "async_invocations", "transform_objects", "transform_jobs"):
+    others = ("evaluations", "endpoint_activity", "async_invocations", "notices", "transform_objects", "transform_jobs")
+    for later in others:
         connection.execute(text(f"DROP TABLE {later}"))
     connection.execute(text("DROP INDEX ix_training_jobs_warm_pool"))
     changes = ("start", "revision", "restart_revision", "move_count", "deletes_model", "updates")
@@ -732,3 +733,21 @@ def test_the_folder_of_the_file_is_made(tmp_path: Path):
     database.migrate()
     assert (tmp_path / "a" / "b" / "x.sqlite3").is_file()
     database.dispose()
+
+
+def test_notices_wait_until_they_are_due_and_go_when_they_are_sent(database: Database) -> None:
+    job = add_job(database, "noisy")
+    with database.transaction() as connection:
+        for topic, due_at in (("http://late", 20.0), ("http://soon", 10.0)):
+            notices.add_notice(connection, job, topic, {"reason": "naïve “quotes”", "value": 0.5}, due_at)
+    assert notices.due_notices(database, 9.0, 5) == []
+    (found,) = notices.due_notices(database, 10.0, 5)
+    assert (found.job_name, found.topic, found.sent_count) == ("noisy", "http://soon", 0)
+    assert found.content == {"reason": "naïve “quotes”", "value": 0.5}
+    notices.put_off(database, found, 30.0)
+    assert [each.topic for each in notices.due_notices(database, 100.0, 1)] == ["http://late"]
+    both = notices.due_notices(database, 100.0, 5)
+    assert [(each.topic, each.sent_count) for each in both] == [("http://late", 0), ("http://soon", 1)]
+    for each in both:
+        notices.forget_notice(database, each)
+    assert notices.due_notices(database, 100.0, 5) == []

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import http.server
-import json
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +25,7 @@ from raymaker.serving.captured import CapturedQuery, CapturedRecord, Payload, re
 from raymaker.serving.endpoint import EndpointState
 from raymaker.serving.spec import PARQUET, AsyncSpec, CaptureSpec
 from support.faults import eventually
+from support.webhook import Webhook
 
 NAME = "streams"
 MIB = 1024 * 1024
@@ -200,38 +198,14 @@ def test_captures_are_written_at_shutdown_and_a_place_that_refuses_hurts_no_answ
     assert any("5 captured record(s) were lost: could not write" in message for message in told), told
 
 
-@pytest.fixture
-def hook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A webhook that fails once: its URL, and what it was told."""
-    told: list[dict[str, Any]] = []
-    failures = [503]
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            notice = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            status = failures.pop() if failures else 204
-            if status == 204:
-                told.append(notice)
-            self.send_response(status)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/hook", told
-        server.shutdown()
-
-
 def test_asynchronous_invocations_are_answered_told_and_survive_their_replica(
     cluster: ServeCluster,
     runtime: Any,
     engine: docker.DockerClient,
     tmp_path: Path,
-    hook: tuple[str, list[dict[str, Any]]],
+    hook: Webhook,
 ) -> None:
-    url, told = hook
+    url, told = hook.url, hook.told
     place = AsyncSpec((tmp_path / "out").as_uri(), success_topic=url, error_topic=url, max_concurrent=2)
     cluster.deploy(replace(cluster.spec("later", invocation_timeout_s=5), asynchronous=place))
     cluster.wait_for("later", EndpointState.HEALTHY)

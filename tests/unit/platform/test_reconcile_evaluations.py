@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +21,7 @@ from raymaker.platform.database.engine import Database
 from raymaker.platform.database.metrics import MetricQuery
 from raymaker.platform.evaluating import evaluations as moves
 from raymaker.platform.evaluating.evaluations import EvaluationRecord, EvaluationStatus, Trigger
+from raymaker.platform.evaluating.notifier import Notifier
 from raymaker.platform.evaluating.reconcile_evaluations import EvaluationReconciler
 from raymaker.platform.placing import Placing
 from raymaker.platform.records import TrainingJobRecord, TrainingJobStatus
@@ -444,6 +446,63 @@ def test_an_alarm_is_told_or_stops_the_job(world: World) -> None:
     world.watch.store("epoch-4", NOW + 4)
     world.step()
     assert len(world.all()) == 3, "a job that stops is not evaluated any more"
+
+
+def test_an_alarms_webhook_is_told_until_it_says_that_it_has_heard(world: World) -> None:
+    world.add_job(Alarms=[{"MetricName": "accuracy", "LessThan": 0.5, "NotificationTopic": "http://hook"}])
+    world.watch.store("epoch-1", NOW + 1)
+    world.step()
+    world.end(1, accuracy=0.4)
+    heard: list[tuple[str, dict[str, Any]]] = []
+    fails = [True]
+
+    async def post(url: str, content: bytes) -> None:
+        heard.append((url, json.loads(content)))
+        if fails:
+            raise OSError(f"not now: {fails.pop()}")
+
+    notifier = Notifier(world.database, post, lambda: world.now)
+    for _ in range(2):
+        notifier.step()
+    assert len(heard) == 1, "it waits before it tries again"
+    world.now += 1
+    for _ in range(2):
+        notifier.step()
+    assert len(heard) == 2, "one that has heard is told no more"
+    url, notice = heard[-1]
+    assert url == "http://hook"
+    assert notice == {
+        "eventName": "EvaluationAlarm",
+        "eventTime": "1970-01-01T00:16:40.000+00:00",
+        "trainingJobName": "job",
+        "trainingJobArn": "arn:job",
+        "evaluationNumber": 1,
+        "checkpointName": "epoch-1",
+        "metricName": "accuracy",
+        "metricValue": 0.4,
+        "reason": "accuracy is 0.4, less than 0.5",
+        "action": "Notify",
+    }
+    assert world.events("NotificationFailed") == []
+
+
+def test_a_webhook_that_never_hears_is_given_up_and_that_is_told(world: World) -> None:
+    world.add_job(Alarms=[{"MetricName": "accuracy", "LessThan": 0.5, "NotificationTopic": "http://gone"}])
+    world.watch.store("epoch-1", NOW + 1)
+    world.step()
+    world.end(1, accuracy=0.4)
+    tries: list[float] = []
+
+    async def post(url: str, content: bytes) -> None:
+        tries.append(world.now - NOW)
+        raise OSError("nobody there")
+
+    notifier = Notifier(world.database, post, lambda: world.now)
+    for _ in range(300):
+        notifier.step()
+        world.now += 1
+    assert tries == [0, 1, 3, 7, 15, 31, 63, 127]
+    assert world.events("NotificationFailed") == ["nobody heard of an alarm in 8 tries: http://gone: nobody there"]
 
 
 def test_evaluations_go_with_their_job(world: World) -> None:

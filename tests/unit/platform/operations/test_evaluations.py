@@ -85,6 +85,7 @@ def test_an_evaluated_job_is_described_as_it_was_asked_for(api):
         (config(MetricSource={"SourceUri": "s3://b/c", "EntryPoint": "../e"}), "MetricSource.EntryPoint leads out"),
         (config(InstanceType="none"), "EvaluationConfig.InstanceType: there is no instance type none"),
         (alarm(), r"Alarms\[0\] needs exactly one of LessThan, GreaterThan, Patience"),
+        (alarm(LessThan=1, NotificationTopic="arn:aws:sns:x"), r"NotificationTopic arn:aws:sns:x is no webhook"),
         (alarm(LessThan=1, Patience=1), r"Alarms\[0\] needs exactly one of"),
         (alarm(LessThan=1, MinimumChange=1), "MinimumChange goes with Patience"),
         (alarm(MetricName="rmse", LessThan=1), r"Alarms\[0\].MetricName rmse is none of the metrics that are told"),
