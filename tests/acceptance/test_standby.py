@@ -53,7 +53,8 @@ def warm_up(platform: Platform, jobs: Jobs) -> None:
 
     eventually(all_wait, "a container waits on each machine", 30)
     told = json.loads(platform.cli("pools", "--json").stdout)["WaitingContainers"]
-    assert [it["Image"] for it in told] == [jobs.image] * len(waiting(jobs.engine, platform)), told
+    images = [jobs.engine.images.get(it["Image"]) for it in told]  # another session may have tagged the same one
+    assert images == [jobs.engine.images.get(jobs.image)] * len(waiting(jobs.engine, platform)), told
 
 
 def waiting_to_train(engine: docker.DockerClient, platform: Platform) -> list[Any]:
