@@ -11,7 +11,6 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +27,7 @@ from raymaker.actors.reports import JobReport, JobReporter, Outcome, ReportRefus
 from raymaker.actors.resource_use import ResourcePump
 from raymaker.actors.runtime.base import ExitStatus
 from raymaker.actors.spec import Manner, Place, TrainingSpec, UpdateSpec
+from raymaker.actors.teller import Teller
 from raymaker.actors.updating import Updating
 from raymaker.actors.verdict import Ending, Kind, Verdict, judge
 
@@ -81,9 +81,7 @@ class Attempt:
         self._ended_at: float | None = None
         self._round = 0
         """How often containers were put in the place of others."""
-        self._teller = ThreadPoolExecutor(1, "reports")
-        self._told: list[Future[None]] = []
-        """What is being told while steps are taken, in its order."""
+        self._teller = Teller(reporter)
 
     def run(self) -> None:
         """Go through the steps and report exactly one end. Raises AttemptLost, ReportRefused."""
@@ -107,7 +105,7 @@ class Attempt:
     def _begin(self) -> None:
         """Prepare and start the containers, or take up those that an earlier owner started."""
         instance = self._instance
-        asked = self._teller.submit(self._reporter.standing, self._spec.job_name, self._spec.attempt)
+        asked = self._teller.ask(self._spec.job_name, self._spec.attempt)
         was_started = instance.was_started()
         standing = asked.result()
         instance.adopt(standing.spec)
@@ -142,7 +140,7 @@ class Attempt:
         self._check_stop()
 
     def _start(self) -> None:
-        self._await_told()  # whoever is no longer wanted starts nothing
+        self._teller.settle()  # whoever is no longer wanted starts nothing
         self._instance.start(self._crew.across(), self._crew.hosts())
 
     def _together(self, name: str, step: Callable[[], None]) -> None:
@@ -358,21 +356,14 @@ class Attempt:
     def _report(self, phase: str, message: str, **facts: Any) -> None:
         """Say where the job is: machine 0 speaks for all. Durable when it returns. Raises ReportRefused."""
         self._report_meanwhile(phase, message, **facts)
-        self._await_told()
-
-    def _await_told(self) -> None:
-        """Wait until all that is being told is durable. Raises ReportRefused."""
-        told, self._told = self._told, []
-        for each in told:
-            each.result()
+        self._teller.settle()
 
     def _report_meanwhile(self, phase: str, message: str, **facts: Any) -> None:
-        """Say it while the next step is taken; one after another, in this order."""
+        """Say it while the next step is taken."""
         if self._is_first:
             facts |= {"image_digest": self._digest, "details": {"node": self._node}}
             facts |= {"training_started_at": self._started_at, "training_ended_at": self._ended_at}
-            report = make_report(self._spec, phase, message, **facts)
-            self._told.append(self._teller.submit(self._reporter.report, report))
+            self._teller.tell(make_report(self._spec, phase, message, **facts))
 
     def _end(self, outcome: Outcome, message: str, failure: str | None = None, **facts: Any) -> None:
         failure = shorten(failure) if failure else None

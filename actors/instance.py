@@ -45,7 +45,6 @@ from raymaker.actors.training_container import (
     LABEL_RANK,
     LABEL_REVISION,
     Machine,
-    container_gpus,
     training_container,
 )
 
@@ -123,10 +122,6 @@ class Instance:
         """The first process of each container that can be seen from here, by rank. Raises EngineAway."""
         found = {rank: self.runtime.inspect(handle).pid for rank, handle in self.handles.items()}
         return {rank: pid for rank, pid in found.items() if pid is not None}
-
-    def gpus(self) -> Mapping[int, tuple[str, ...]]:
-        """The GPUs that each container sees, by rank."""
-        return {seat.rank: container_gpus(self.spec, seat) for seat in self.seats}
 
     def input_bytes(self) -> int:
         """How much input was fetched for the containers here, and streamed to them."""

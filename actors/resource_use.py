@@ -13,7 +13,7 @@ import contextlib
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,10 +21,12 @@ from typing import Protocol
 import psutil
 
 from raymaker.actors.background import Background
+from raymaker.actors.contract import Seat
 from raymaker.actors.errors import WorkError
 from raymaker.actors.gpu_use import look_at
 from raymaker.actors.reports import JobReporter, Metric, ReportRefused, Source
 from raymaker.actors.spec import TrainingSpec
+from raymaker.actors.training_container import container_gpus
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +43,9 @@ class Machine(Protocol):
     def pids(self) -> Mapping[int, int]:
         """The first process of each container that can be seen from here, by rank. Raises EngineAway."""
 
-    def gpus(self) -> Mapping[int, tuple[str, ...]]:
-        """The GPUs that each container sees, by rank."""
+    @property
+    def seats(self) -> Sequence[Seat]:
+        """The containers."""
 
     def input_bytes(self) -> int:
         """How much input was fetched for the containers, and streamed to them."""
@@ -103,7 +106,7 @@ class ResourcePump(Background):
         """Look at every container, and return what each has used since the last time."""
         found: list[Metric] = []
         now, disk = time.time(), shutil.disk_usage(self._machine.scratch)
-        gpus = self._machine.gpus()
+        gpus = {seat.rank: container_gpus(self._spec, seat) for seat in self._machine.seats}
         for rank, pid in self._machine.pids().items():
             use = look(pid)
             before = self._before.get(rank)

@@ -64,7 +64,8 @@ class Control:
         store = ObjectStore(self._site.store)
         self._watch = CheckpointWatch(lambda uri: list_checkpoints(store, uri), self.wake)
         self._reconciler = Reconciler(self._database, self._fleet, settings, self._catalogue, self._watch)
-        Notifier(self._database).start()
+        self._notifier = Notifier(self._database)
+        self._notifier.start()
         self._nodes: frozenset[str] = frozenset()
         self._swept_at = 0.0
         threading.Thread(target=self._reconcile, name="reconciler", daemon=True).start()
@@ -140,6 +141,7 @@ class Control:
         moved = evaluation_reports.apply_report(self._database, report, time.time())
         if moved.status is not EvaluationStatus.IN_PROGRESS:
             self._awake.set()
+            self._notifier.wake()
 
     def endpoint_event(self, endpoint_name: str, generation: int, message: str, *, failed: bool) -> None:
         """Record what an endpoint's replica went through."""

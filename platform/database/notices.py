@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from raymaker.platform.database.engine import Database
 from raymaker.platform.database.schema import notices as table
@@ -39,6 +39,13 @@ def due_notices(database: Database, now: float, count: int) -> list[Notice]:
     statement = select(*columns).where(table.c.due_at <= now).order_by(table.c.due_at, table.c.id).limit(count)
     with database.reading() as connection:
         return [Notice(**row) for row in connection.execute(statement).mappings()]
+
+
+def next_due(database: Database) -> float | None:
+    """When the next one is due; None where none is kept."""
+    with database.reading() as connection:
+        found: float | None = connection.execute(select(func.min(table.c.due_at))).scalar_one()
+    return found
 
 
 def put_off(database: Database, notice: Notice, until: float) -> None:

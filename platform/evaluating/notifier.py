@@ -14,13 +14,14 @@ from collections.abc import Awaitable, Callable
 
 from raymaker.platform.database.engine import Database
 from raymaker.platform.database.events import record_job_event
-from raymaker.platform.database.notices import Notice, due_notices, forget_notice, put_off
+from raymaker.platform.database.notices import Notice, due_notices, forget_notice, next_due, put_off
 from raymaker.serving.async_queue import delay_before
 from raymaker.serving.notices import MOST_NOTICES, post_notice
 
 logger = logging.getLogger(__name__)
 
-STEP_S = 1.0
+RETRY_S = 5.0
+"""After a step that failed, as while the database is away."""
 AT_ONCE_COUNT = 20
 
 Post = Callable[[str, bytes], Awaitable[None]]
@@ -33,10 +34,15 @@ class Notifier:
         self._database = database
         self._post = post
         self._now = now
+        self._awake = threading.Event()
 
     def start(self) -> None:
         """Go on in a thread."""
         threading.Thread(target=self._run, name="notifier", daemon=True).start()
+
+    def wake(self) -> None:
+        """Have it look at once: there may be another notice."""
+        self._awake.set()
 
     def step(self) -> None:
         """Send what is due, several at once."""
@@ -45,11 +51,15 @@ class Notifier:
 
     def _run(self) -> None:
         while True:
+            self._awake.clear()
             try:
                 self.step()
+                due_at = next_due(self._database)
+                wait_s = None if due_at is None else max(0.0, due_at - self._now())
             except Exception:
                 logger.exception("notices could not be sent; the next step tries again")
-            time.sleep(STEP_S)
+                wait_s = RETRY_S
+            self._awake.wait(wait_s)
 
     async def _send_all(self, due: list[Notice]) -> None:
         await asyncio.gather(*map(self._send, due))

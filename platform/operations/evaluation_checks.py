@@ -113,7 +113,8 @@ def _check_metrics(config: Request) -> None:
             raise _refuse(where, f"needs exactly one of {', '.join(_BOUNDS)}")
         if "MinimumChange" in alarm and "Patience" not in alarm:
             raise _refuse(f"{where}.MinimumChange", "goes with Patience: leave it out")
-        if not is_webhook(topic := alarm.get("NotificationTopic", "http://")):
+        topic = alarm.get("NotificationTopic")
+        if topic is not None and not is_webhook(topic):
             raise _refuse(f"{where}.NotificationTopic", f"{topic} is no webhook: give its URL, http(s)://…")
         if alarm.get("Action") == STOP and config.get("Schedule") == "OnRequest":
             raise _refuse(f"{where}.Action", f"{STOP} needs evaluations of checkpoints: set Schedule to EachCheckpoint")

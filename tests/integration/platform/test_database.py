@@ -744,10 +744,12 @@ def test_notices_wait_until_they_are_due_and_go_when_they_are_sent(database: Dat
     (found,) = notices.due_notices(database, 10.0, 5)
     assert (found.job_name, found.topic, found.sent_count) == ("noisy", "http://soon", 0)
     assert found.content == {"reason": "naïve “quotes”", "value": 0.5}
+    assert notices.next_due(database) == 10.0
     notices.put_off(database, found, 30.0)
     assert [each.topic for each in notices.due_notices(database, 100.0, 1)] == ["http://late"]
     both = notices.due_notices(database, 100.0, 5)
     assert [(each.topic, each.sent_count) for each in both] == [("http://late", 0), ("http://soon", 1)]
     for each in both:
         notices.forget_notice(database, each)
+    assert notices.next_due(database) is None
     assert notices.due_notices(database, 100.0, 5) == []

@@ -12,10 +12,11 @@ import psutil
 import pytest
 
 from raymaker.actors import resource_use
+from raymaker.actors.contract import Seat
 from raymaker.actors.errors import EngineAway
 from raymaker.actors.reports import Metric, Source
 from raymaker.actors.resource_use import ResourcePump, look
-from raymaker.actors.spec import InstanceType, Resources, TrainingSpec
+from raymaker.actors.spec import InstanceType, Place, Resources, TrainingSpec
 
 GIB = 2**30
 BUSY = """
@@ -50,12 +51,10 @@ def spec() -> TrainingSpec:
 
 class FakeMachine:
     scratch = Path("/")
+    seats = tuple(Seat(Place(containers_per_machine=5), index) for index in range(5))
 
     def __init__(self, pids: Callable[[], dict[int, int]]) -> None:
         self.pids = pids
-
-    def gpus(self) -> dict[int, tuple[str, ...]]:
-        return dict.fromkeys(range(5), ())
 
     def input_bytes(self) -> int:
         return 77
