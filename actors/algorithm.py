@@ -19,8 +19,8 @@ from raymaker.actors.site import Site
 from raymaker.actors.spec import SourceSpec
 from raymaker.actors.storage import ObjectStore
 
-ENGINE_TIMEOUT_S = 3600
-"""One call to the engine may be a build, with all that its build.sh does."""
+ENGINE_TIMEOUT_S = 30
+"""How long the engine may take to look an image up. Pulls and builds have no limit, as the SDK has it."""
 
 
 @dataclass(frozen=True)

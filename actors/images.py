@@ -6,6 +6,7 @@ Nothing is run here. Registries are reached by the engine itself, which must be 
 from __future__ import annotations
 
 import base64
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 import docker
 import docker.errors
+import requests
 from botocore.exceptions import BotoCoreError, ClientError
 from docker.models.images import Image
 from docker.utils import parse_repository_tag
@@ -30,6 +32,9 @@ AWAY = re.compile(
     r"connection refused|no such host|timeout|timed out|unreachable|dial tcp|deadline exceeded|reset by peer|EOF",
     re.IGNORECASE,
 )
+
+LOOKUPS = 3
+"""How often an image is looked up in an engine that does not answer in time."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +82,7 @@ class ImageStore:
 
     def _find(self, reference: str) -> Image | None:
         try:
-            return self._client.images.get(reference)
-        except docker.errors.ImageNotFound:
-            return None
+            return find_image(self._client, reference)
         except docker.errors.APIError as error:
             if error.status_code == 400:  # noqa: PLR2004 - no valid reference
                 raise ImageError(
@@ -154,6 +157,24 @@ class ImageStore:
                 f"image {image.reference} is made for linux/{image.architecture}, this engine runs linux/{engine}: "
                 f"build it with `docker build --platform linux/{engine}`"
             )
+
+
+def find_image(client: docker.DockerClient, reference: str) -> Image | None:
+    """Look an image up, None where the engine has none; asks again where no answer comes within the client's timeout.
+
+    A request to an engine that stumbles may hang for good. Raises DockerException, OSError.
+    """
+    for _ in range(LOOKUPS - 1):
+        with contextlib.suppress(requests.exceptions.ReadTimeout):
+            return _look_up(client, reference)
+    return _look_up(client, reference)
+
+
+def _look_up(client: docker.DockerClient, reference: str) -> Image | None:
+    try:
+        return client.images.get(reference)
+    except docker.errors.ImageNotFound:
+        return None
 
 
 def _describe(reference: str, image: Image) -> ResolvedImage:

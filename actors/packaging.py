@@ -21,6 +21,7 @@ import docker.errors
 
 from raymaker.actors.errors import ArchiveError, PackagingError
 from raymaker.actors.extraction import UnpackLimits, extract_tar, extract_tar_gz, extract_zip, safe_path
+from raymaker.actors.images import find_image
 from raymaker.actors.launchers import write_launchers
 from raymaker.actors.spec import SourceSpec
 from raymaker.actors.storage import ObjectStore
@@ -87,13 +88,15 @@ def build_image(staged: StagedSource, base_image: str, client: docker.DockerClie
     Raises PackagingError with the end of the build's log.
     """
     try:
-        base_id = str(client.images.get(base_image).id)
+        if (base := find_image(client, base_image)) is None:
+            raise PackagingError(
+                f"the engine has no base image {base_image}: `docker pull` or `docker load` it, or name another "
+                "BaseImage"
+            )
+        base_id = str(base.id)
         tag = f"raymaker-source:{hashlib.sha256(f'{staged.sha256} {base_id}'.encode()).hexdigest()[:32]}"
-        return _known_image(client, tag) or _build(client, tag, staged, base_id, network)
-    except docker.errors.ImageNotFound as error:
-        raise PackagingError(
-            f"the engine has no base image {base_image}: `docker pull` or `docker load` it, or name another BaseImage"
-        ) from error
+        known = find_image(client, tag)
+        return str(known.id) if known is not None else _build(client, tag, staged, base_id, network)
     except docker.errors.BuildError as error:
         lines = [str(chunk.get("stream") or chunk.get("error") or "") for chunk in error.build_log]
         raise PackagingError(_failed_build(f"on {base_image}", "".join(lines))) from error
@@ -200,13 +203,6 @@ def _hash(folder: Path) -> str:
             with path.open("rb") as content:
                 digest.update(hashlib.file_digest(content, "sha256").digest())
     return digest.hexdigest()
-
-
-def _known_image(client: docker.DockerClient, tag: str) -> str | None:
-    try:
-        return str(client.images.get(tag).id)
-    except docker.errors.ImageNotFound:
-        return None
 
 
 def _build(client: docker.DockerClient, tag: str, staged: StagedSource, base_id: str, network: str | None) -> str:

@@ -60,14 +60,13 @@ class Flaw:
 
 
 class Gate:
-    """The gate before one server. `endpoint_url` is what clients use in place of the server's own."""
+    """The gate before one server, at an http or a unix URL. `endpoint_url` is what clients use in place of its own."""
 
     def __init__(self, server_url: str) -> None:
-        server = urlsplit(server_url)
         self._holds: list[Hold] = []
         self._flaws: list[Flaw] = []
         self._counting = threading.Lock()
-        self._door = _Door(("127.0.0.1", 0), _passage(self, (server.hostname or "", server.port or 80)))
+        self._door = _Door(("127.0.0.1", 0), _passage(self, server_url))
         self.endpoint_url = f"http://127.0.0.1:{self._door.server_address[1]}"
         self._thread = threading.Thread(target=self._door.serve_forever, name="gate", daemon=True)
         self._thread.start()
@@ -129,14 +128,24 @@ class _Door(socketserver.ThreadingTCPServer):
     request_queue_size = 128
 
 
-def _passage(gate: Gate, server: tuple[str, int]) -> type[socketserver.StreamRequestHandler]:
+def _reach(server_url: str) -> socket.socket:
+    """Connect to a server, by TCP or by a socket of this machine (`unix:///path`)."""
+    url = urlsplit(server_url)
+    if url.scheme != "unix":
+        return socket.create_connection((url.hostname or "", url.port or 80))
+    inner = socket.socket(socket.AF_UNIX)
+    inner.connect(url.path)
+    return inner
+
+
+def _passage(gate: Gate, server_url: str) -> type[socketserver.StreamRequestHandler]:
     """Make what handles one client's connection: one to the server, and what is said on either passed to the other."""
 
     class Passage(socketserver.StreamRequestHandler):
         flaw: Flaw | None = None
 
         def handle(self) -> None:
-            with contextlib.suppress(OSError), socket.create_connection(server) as inner:
+            with contextlib.suppress(OSError), _reach(server_url) as inner:
                 answers = threading.Thread(
                     target=_pass_answers, args=(inner, self.connection, lambda: self.flaw), daemon=True
                 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import docker.errors
 import pytest
 
 from raymaker.actors.errors import ImageError
-from raymaker.actors.images import ImageStore
+from raymaker.actors.images import LOOKUPS, ImageStore
+from support.gate import Gate
 
 _numbers = itertools.count(1)
 
@@ -89,6 +92,37 @@ def test_what_is_no_reference_is_refused(images: ImageStore, reference: str) -> 
 def test_an_id_that_the_engine_does_not_know_cannot_be_pulled(images: ImageStore) -> None:
     with pytest.raises(ImageError, match="ids cannot be pulled"):
         images.resolve("sha256:" + "0" * 64)
+
+
+@pytest.fixture
+def halting(engine: docker.DockerClient) -> Iterator[tuple[Gate, docker.DockerClient]]:
+    """A gate before the engine, and a client of it that waits for half a second."""
+    with (
+        contextlib.closing(Gate(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))) as gate,
+        contextlib.closing(docker.DockerClient(gate.endpoint_url, version="1.41", timeout=0.5)) as client,  # type: ignore[arg-type]  # requests takes fractions of a second
+    ):
+        yield gate, client
+
+
+def test_an_image_is_looked_up_again_where_an_answer_does_not_come(
+    halting: tuple[Gate, docker.DockerClient], images: ImageStore, base_image: str
+) -> None:
+    gate, client = halting
+    with gate.spoil("/images/", after_bytes=0, is_halt=True, count=LOOKUPS - 1) as flaw:
+        assert ImageStore(client, architecture="amd64").resolve(base_image) == images.resolve(base_image)
+    assert len(flaw.spoilt) == LOOKUPS - 1
+
+
+def test_an_engine_whose_answers_never_come_is_named_in_the_end(
+    halting: tuple[Gate, docker.DockerClient], base_image: str
+) -> None:
+    gate, client = halting
+    with (
+        gate.spoil("/images/", after_bytes=0, is_halt=True, count=LOOKUPS) as flaw,
+        pytest.raises(ImageError, match=f"engine does not answer, looking for image {base_image}"),
+    ):
+        ImageStore(client, architecture="amd64").resolve(base_image)
+    assert len(flaw.spoilt) == LOOKUPS
 
 
 def test_an_engine_that_does_not_answer_is_named_as_the_cause() -> None:
