@@ -26,7 +26,7 @@ from raymaker.actors.model_data import ModelData
 from raymaker.actors.reports import JobReport, JobReporter, Outcome, ReportRefused, UpdateReport, UpdateStage, shorten
 from raymaker.actors.resource_use import ResourcePump
 from raymaker.actors.runtime.base import ExitStatus
-from raymaker.actors.spec import Manner, Place, TrainingSpec, UpdateSpec
+from raymaker.actors.spec import Manner, Place, Standing, TrainingSpec, UpdateSpec
 from raymaker.actors.teller import Teller
 from raymaker.actors.updating import Updating
 from raymaker.actors.verdict import Ending, Kind, Verdict, judge
@@ -69,13 +69,19 @@ class Moved(Exception):
 
 
 class Attempt:
-    """Runs one attempt on one machine. `node` names the machine to the platform, which fences attempts that moved."""
+    """Runs one attempt on one machine. `node` names the machine to the platform, which fences attempts that moved.
 
-    def __init__(self, instance: Instance, reporter: JobReporter, crew: Crew, node: str) -> None:
+    `standing` is what the platform has down for the attempt, which is asked where that is not known.
+    """
+
+    def __init__(
+        self, instance: Instance, reporter: JobReporter, crew: Crew, node: str, standing: Standing | None = None
+    ) -> None:
         self._instance = instance
         self._reporter = reporter
         self._crew = crew
         self._node = node
+        self._standing = standing
         self._digest: str | None = None
         self._started_at: float | None = None
         self._ended_at: float | None = None
@@ -105,9 +111,9 @@ class Attempt:
     def _begin(self) -> None:
         """Prepare and start the containers, or take up those that an earlier owner started."""
         instance = self._instance
-        asked = self._teller.ask(self._spec.job_name, self._spec.attempt)
+        asked = self._ask()
         was_started = instance.was_started()
-        standing = asked.result()
+        standing = asked()
         instance.adopt(standing.spec)
         if was_started and not instance.is_outdated():
             instance.take_up()
@@ -121,6 +127,12 @@ class Attempt:
             self._together("start", self._start)
         self._started_at = standing.training_started_at or instance.started_at()
         self._report_training()
+
+    def _ask(self) -> Callable[[], Standing]:
+        """Begin to ask what the job is to run. What is returned waits for the answer."""
+        if (known := self._standing) is not None:
+            return lambda: known
+        return self._teller.ask(self._spec.job_name, self._spec.attempt).result
 
     def _report_training(self) -> None:
         self._report("Training", TRAINING)

@@ -47,7 +47,7 @@ class Board:
         return self._start.machine_count
 
     def begin(self, start: int, machine_count: int) -> None:
-        """Note that a start's machines are there. Each of them says so."""
+        """Note that a start's machines are there."""
         with self._lock:
             if start > self._number:
                 self._number, self._start = start, _Start(machine_count)

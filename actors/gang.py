@@ -110,7 +110,7 @@ class Gang:
         return self._ended.wait(timeout_s)
 
     def begin(self, start: int, machine_count: int) -> None:
-        """Hear from a machine that it is there (see `Board`)."""
+        """Hear that the machines of a start are there (see `Board`)."""
         self._board.begin(start, machine_count)
 
     def gather(self, start: int, name: str, machine_index: int, mine: Any) -> Sequence[Any] | None:
@@ -144,7 +144,10 @@ class Gang:
         """
         with self._making:
             if self._coordinator is None or self._coordinator[0] < (start, number):
-                self._coordinator = ((start, number), self._make_coordinator())
+                self._coordinator = (
+                    (start, number),
+                    start_coordinator(self._board.machine_count, self._spec.containers_per_instance),
+                )
             return self._coordinator[1]
 
     def has_data(self) -> bool:
@@ -222,9 +225,6 @@ class Gang:
     def _attempt(self) -> Attempt:
         return self._spec.job_name, self._spec.attempt
 
-    def _make_coordinator(self) -> Any:
-        return start_coordinator(self._board.machine_count, self._spec.containers_per_instance)
-
     def _warm_up_nodes(self) -> None:
         """Have images pulled and whole channels fetched while the gang forms, on the nodes where it may come to be."""
         fetch = ray.remote(num_cpus=0, max_retries=0)(_prefetch)
@@ -249,8 +249,9 @@ class Gang:
     def _last_start(self, message: str) -> TrainingSpec:
         """Speak for the start that ran last; where none was begun, for one that begins here."""
         spec = self._spec
-        start = self._board.latest_start or self._reporter.begin_start(spec.job_name, spec.attempt, message)
-        return dataclasses.replace(spec, start=start)
+        if not self._board.latest_start:
+            return self._reporter.begin_start(spec.job_name, spec.attempt, message).spec
+        return dataclasses.replace(spec, start=self._board.latest_start)
 
 
 def explain(error: Exception) -> str:

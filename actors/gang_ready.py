@@ -19,18 +19,18 @@ logger = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def ready_runtime(site: Site, index: int, likely: TrainingSpec | None) -> Iterator[ContainerRuntime]:
-    """The driver of machine `index`, with containers that wait for an attempt like `likely` where that is wished.
+    """The driver of machine `index`, with the image of an attempt like `likely`, and containers that wait where wished.
 
     What of them was not used ends with the block. Raises StartError without a driver.
     """
-    if not site.standby_count:
-        yield select_runtime(site.driver, site.home)
-        return
-    with contextlib.closing(Standbys(site.home, site.standby_count)) as standbys:
+    with contextlib.ExitStack() as stack:
+        standbys = None
+        if site.standby_count:
+            standbys = stack.enter_context(contextlib.closing(Standbys(site.home, site.standby_count)))
         runtime = select_runtime(site.driver, site.home, standbys)
         if likely is not None:
             try:
                 get_ready(likely, site, runtime, standbys, index)
             except WorkError as error:
-                logger.warning("no container waits for a job like %s: %s", likely.job_name, error)
+                logger.warning("nothing is ready for a job like %s: %s", likely.job_name, error)
         yield runtime

@@ -20,9 +20,10 @@ from ray.util.placement_group import PlacementGroup, placement_group, placement_
 from raymaker.actors.exchange.across import start_coordinator
 from raymaker.actors.gang import Attempt, Gang
 from raymaker.actors.gang_room import marked_bytes
+from raymaker.actors.gang_worker import begin_start
 from raymaker.actors.reports import JobReporter
 from raymaker.actors.site import Site
-from raymaker.actors.spec import TrainingSpec
+from raymaker.actors.spec import Standing, TrainingSpec
 
 logger = logging.getLogger(__name__)
 
@@ -53,13 +54,12 @@ class WaitingGang(Gang):
         self._machine_count = machine_count
         self._nodes: dict[int, str] = {}
         self._changed = threading.Condition()
-        self._told: TrainingSpec | None = None
+        self._told: Standing | None = None
         self._is_told = False
         self._over = threading.Event()
         self._error: Exception | None = None
         """What the machines that waited ended with."""
         self._taken = False
-        self._next_coordinator: Any = start_coordinator(machine_count, 1)
         threading.Thread(target=self._hold, name="hold", daemon=True).start()
 
     def run(self, spec: TrainingSpec) -> None:
@@ -80,8 +80,8 @@ class WaitingGang(Gang):
             self._changed.wait_for(lambda: self._is_complete or self._over.is_set())
             return self._is_complete
 
-    def await_attempt(self, machine_index: int, node: str) -> TrainingSpec | None:
-        """Block, for a machine on `node`, until there is an attempt for it; None where none is to run there."""
+    def await_attempt(self, machine_index: int, node: str) -> Standing | None:
+        """Block, for a machine on `node`, until a start has begun for it; None where none is to run there."""
         with self._changed:
             self._nodes[machine_index] = node
             self._changed.notify_all()
@@ -97,8 +97,10 @@ class WaitingGang(Gang):
         claimant = (self._name, 0)
         room = {"memory": marked_bytes(1, claimant)}
         scaling = ScalingConfig(num_workers=self._machine_count, resources_per_worker=room)
+        waiting = {"spec": None, "likely": self._likely, "coordinator": start_coordinator(self._machine_count, 1)}
         try:
-            self._fit_trainer(claimant, {"spec": None, "likely": self._likely}, scaling, 0)
+            self._reporter.greet()
+            self._fit_trainer(claimant, waiting, scaling, 0)
         except Exception as error:
             logger.warning("the machines of %s ended: %s", self._name, error)
             self._error = error
@@ -111,7 +113,7 @@ class WaitingGang(Gang):
     def _fit(self) -> None:
         """Run the attempt on the machines that wait. Without room for it there, or once they are lost, form others."""
         room = self._reserve()
-        self._tell(self._spec if room is not None else None)
+        self._tell(self._begin() if room is not None else None)
         self._over.wait()
         if room is not None:
             remove_placement_group(room)
@@ -122,9 +124,16 @@ class WaitingGang(Gang):
             self._max_failures -= self._max_failures > 0
         super()._fit()
 
-    def _tell(self, spec: TrainingSpec | None) -> None:
+    def _begin(self) -> Standing | None:
+        """Begin the start that the machines run; None where the attempt is no longer the job's."""
+        standing = begin_start(self._spec, self._reporter, f"{self._machine_count} instances that waited")
+        if standing is not None:
+            self.begin(standing.spec.start, self._machine_count)
+        return standing
+
+    def _tell(self, standing: Standing | None) -> None:
         with self._changed:
-            self._told, self._is_told = spec, True
+            self._told, self._is_told = standing, True
             self._changed.notify_all()
 
     def _reserve(self) -> PlacementGroup | None:
@@ -144,9 +153,3 @@ class WaitingGang(Gang):
                 return None
             time.sleep(LOOK_S)
         return room
-
-    def _make_coordinator(self) -> Any:
-        """The one that waits too, for the first start of an attempt with one container on each machine."""
-        made, self._next_coordinator = self._next_coordinator, None
-        fits = self._board.machine_count == self._machine_count and self._spec.containers_per_instance == 1
-        return made if fits and made is not None else super()._make_coordinator()

@@ -23,7 +23,7 @@ from ray.util import get_node_ip_address
 
 from raymaker.actors.attempt import Attempt, make_note
 from raymaker.actors.containers import AttemptLost
-from raymaker.actors.exchange.across import RayAcross
+from raymaker.actors.exchange.across import RayAcross, greet_coordinator
 from raymaker.actors.exchange.engines import can_gloo
 from raymaker.actors.exchange.seam import Across, ExchangeError
 from raymaker.actors.gang_ready import ready_runtime
@@ -32,7 +32,7 @@ from raymaker.actors.reports import JobReporter, ReportRefused
 from raymaker.actors.runtime.base import ContainerRuntime
 from raymaker.actors.runtime.select import select_runtime
 from raymaker.actors.site import Site, machine_id
-from raymaker.actors.spec import Place, TrainingSpec, host_name
+from raymaker.actors.spec import Place, Standing, TrainingSpec, host_name
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -47,34 +47,45 @@ HEARTBEAT_S = 2.0
 
 def run_machine(config: Mapping[str, Any]) -> None:
     """Be one machine of the gang, in a worker of Ray Train. Raises AttemptLost, for the gang to be started again."""
-    site, spec = config["site"], config["spec"]
-    if spec is not None:
-        _run(config, spec, select_runtime(site.driver, site.home))
-        return
-    index = train.get_context().get_world_rank()
-    with ready_runtime(site, index, config["likely"]) as runtime:
-        can_gloo()  # loads torch, where there is one
-        told = config["supervisor"].await_attempt.remote(index, ray.get_runtime_context().get_node_id())
-        if (spec := ray.get(told)) is not None:
-            _run(config, spec, runtime)
-
-
-def _run(config: Mapping[str, Any], spec: TrainingSpec, runtime: ContainerRuntime) -> None:
-    """Run one start of an attempt. Raises AttemptLost."""
+    site, spec, supervisor = config["site"], config["spec"], config["supervisor"]
     context = train.get_context()
     index, count = context.get_world_rank(), context.get_world_size()
-    reporter = config["reporter"]
-    described = f"{count} instances" + ("" if config["spec"] else " that waited")
-    start = broadcast_from_rank_zero(_begin_start(spec, reporter, described) if index == 0 else None)
-    if start is None:
+    if spec is not None:
+        standing = None
+        if index == 0 and (standing := begin_start(spec, config["reporter"], f"{count} instances")) is not None:
+            ray.get(supervisor.begin.remote(standing.spec.start, count))
+        if (standing := broadcast_from_rank_zero(standing)) is not None:
+            _run(config, standing, select_runtime(site.driver, site.home))
         return
-    spec = dataclasses.replace(spec, start=start)
-    place = Place(index, count, spec.containers_per_instance)
-    crew = GangCrew(config["supervisor"], spec, config["site"], place)
+    with ready_runtime(site, index, config["likely"]) as runtime:
+        can_gloo()  # loads torch, where there is one
+        config["reporter"].greet()
+        greet_coordinator(config["coordinator"])
+        told = supervisor.await_attempt.remote(index, ray.get_runtime_context().get_node_id())
+        if (standing := ray.get(told)) is not None:
+            _run(config, standing, runtime)
+
+
+def begin_start(spec: TrainingSpec, reporter: JobReporter, machines: str) -> Standing | None:
+    """Begin a start of an attempt on `machines`, in words; None where the attempt is no longer the job's."""
+    try:
+        return reporter.begin_start(spec.job_name, spec.attempt, f"Starting training on {machines}")
+    except ReportRefused as refusal:
+        logger.warning("attempt %d of %s is fenced: %s", spec.attempt, spec.job_name, refusal)
+        return None
+
+
+def _run(config: Mapping[str, Any], standing: Standing, runtime: ContainerRuntime) -> None:
+    """Run one start of an attempt, which the supervisor knows to have begun. Raises AttemptLost."""
+    context = train.get_context()
+    spec, reporter = standing.spec, config["reporter"]
+    place = Place(context.get_world_rank(), context.get_world_size(), spec.containers_per_instance)
+    coordinator = config.get("coordinator") if spec.containers_per_instance == 1 else None
+    crew = GangCrew(config["supervisor"], spec, config["site"], place, coordinator)
     with Instance(spec, config["site"], runtime, place, make_note(reporter, spec, place)) as instance:
         threading.Thread(target=_watch_preemption, args=(instance,), daemon=True).start()
         try:
-            Attempt(instance, reporter, crew, "").run()
+            Attempt(instance, reporter, crew, "", standing).run()
         except ReportRefused as refusal:
             logger.warning("start %s of %s is fenced: %s", spec.label, spec.job_name, refusal)
         finally:
@@ -83,15 +94,17 @@ def _run(config: Mapping[str, Any], spec: TrainingSpec, runtime: ContainerRuntim
 
 
 class GangCrew:
-    """A machine's fellows in its gang, met on the board beside the supervisor."""
+    """A machine's fellows in its gang, met on the board beside the supervisor.
 
-    def __init__(self, supervisor: Any, spec: TrainingSpec, site: Site, place: Place) -> None:
+    Their first exchange is through `coordinator`; where there is none, the supervisor has one made.
+    """
+
+    def __init__(self, supervisor: Any, spec: TrainingSpec, site: Site, place: Place, coordinator: Any) -> None:
         self._supervisor = supervisor
         self._spec = spec
         self._site = site
         self.place = place
-        ray.get(supervisor.begin.remote(spec.start, place.machine_count))
-        self._across: Future[Across] = _in_background(self._join)
+        self._across: Future[Across] = _in_background(lambda: self._join(0, coordinator))
         threading.Thread(target=self._be_heard, name="heartbeat", daemon=True).start()
 
     def gather(self, name: str, mine: T) -> Sequence[T]:
@@ -165,20 +178,12 @@ class GangCrew:
                 self.is_stop_requested()
             time.sleep(HEARTBEAT_S)
 
-    def _join(self, number: int = 0) -> Across:
+    def _join(self, number: int, coordinator: Any = None) -> Across:
         """Meet the other machines while data still comes: engines take seconds to load."""
-        coordinator = ray.get(self._supervisor.coordinator.remote(self._spec.start, number))
+        if coordinator is None:
+            coordinator = ray.get(self._supervisor.coordinator.remote(self._spec.start, number))
         group = f"{self._spec.job_name}-{self._spec.label}" + (f"-r{number}" if number else "")
         return RayAcross(coordinator, self.place, group, timeout_s=self._site.exchange_timeout_s)
-
-
-def _begin_start(spec: TrainingSpec, reporter: JobReporter, machines: str) -> int | None:
-    """Get this start's number from the platform; None where the attempt is no longer the job's."""
-    try:
-        return reporter.begin_start(spec.job_name, spec.attempt, f"Starting training on {machines}")
-    except ReportRefused as refusal:
-        logger.warning("attempt %d of %s is fenced: %s", spec.attempt, spec.job_name, refusal)
-        return None
 
 
 def _in_background(work: Callable[[], T]) -> Future[T]:

@@ -148,13 +148,17 @@ class ReportRefused(Exception):
 class JobReporter(Protocol):
     """How a training job speaks. Each call is durable when it returns; it retries while the platform is away."""
 
+    def greet(self) -> None:
+        """Find the way to the platform, so that the next call need not."""
+
     def report(self, report: JobReport) -> None:
         """Record one step. Raises ReportRefused where the attempt is no longer the job's."""
 
-    def begin_start(self, job_name: str, attempt: int, message: str) -> int:
-        """Begin the next start of an attempt's instances, and fence the one before; returns its number, from 1.
+    def begin_start(self, job_name: str, attempt: int, message: str) -> Standing:
+        """Begin the next start of an attempt's instances, and fence the one before.
 
-        `message` says for people why there is another. Raises ReportRefused where the attempt is no longer the job's.
+        Tells what the job is to run now; its spec has the start's number, from 1. `message` says for people why there
+        is another. Raises ReportRefused where the attempt is no longer the job's.
         """
 
     def standing(self, job_name: str, attempt: int) -> Standing:

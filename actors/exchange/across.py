@@ -35,6 +35,11 @@ def start_coordinator(machine_count: int, containers_per_machine: int) -> Any:
     return remote(num_cpus=0, concurrency_groups=groups)(Coordinator).remote(machine_count, containers_per_machine)
 
 
+def greet_coordinator(coordinator: Any) -> None:
+    """Wait until it is there, and have Ray connect this process to it. Raises RayError."""
+    ray.get(coordinator.greet.remote())
+
+
 class RayAcross:
     """One machine's way to the others, in a Ray actor: see seam.Across. A process holds one at a time.
 

@@ -54,6 +54,9 @@ class Coordinator:
         self._last_beat = clock()
         self._values = LocalValues()
 
+    def greet(self) -> None:
+        """Be called, by a machine that is to join."""
+
     def join(self, machine: int, has_torch: bool, timeout_s: float) -> bool | Failure:  # noqa: FBT001 - it crosses Ray
         """Wait until every machine is here; tells whether all of them have torch."""
         with self._changed:

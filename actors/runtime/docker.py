@@ -81,7 +81,6 @@ class DockerRuntime:
     def __init__(self, home: Path, standbys: WaitingContainers | None = None) -> None:
         self._home = home
         self._standbys = standbys
-        self._api_version: str | None = None
         self._machine: EngineMachine | None = None
         self._interrupted: set[str] = set()
 
@@ -110,7 +109,7 @@ class DockerRuntime:
             try:
                 # Each look takes a connection of its own: an engine that goes down ends its containers, but lets nobody
                 # in any more, so that such an end is not taken for the program's.
-                with self._engine() as api:
+                with engine(CALL_TIMEOUT_S) as api:
                     state = self._inspect(api, handle)
                     away_since = None
                     if state.phase is Phase.RUNNING and left_s > 0:
@@ -154,7 +153,7 @@ class DockerRuntime:
         while True:
             ended = not follow or self.inspect(handle).phase is not Phase.RUNNING
             try:
-                with self._engine() as api:
+                with engine(CALL_TIMEOUT_S) as api:
                     for line in read_log(api, handle.id, last_ns, follow=not ended):
                         last_ns = line.time_ns
                         yield line
@@ -171,7 +170,7 @@ class DockerRuntime:
     def owned(self, labels: Mapping[str, str]) -> list[tuple[ContainerHandle, Mapping[str, str]]]:
         """List containers that carry all of `labels`. Raises EngineAway at once: whoever asks, asks again."""
         wanted = [f"{name}={value}" for name, value in labels.items()]
-        with self._engine() as api:
+        with engine(CALL_TIMEOUT_S) as api:
             found = api.containers(all=True, filters={"label": wanted})
             others = api.containers(all=True, filters={"label": [LABEL_STANDBY]}) if has_standbys(self._home) else []
         told = {item["Id"]: (item, effective_labels(self._home, item["Labels"])) for item in (*found, *others)}
@@ -263,19 +262,12 @@ class DockerRuntime:
         deadline = time.monotonic() + ENGINE_AWAY_S
         while True:
             try:
-                with self._engine() as api:
+                with engine(CALL_TIMEOUT_S) as api:
                     return call(api)
             except EngineAway:
                 if time.monotonic() >= deadline:
                     raise
                 time.sleep(RETRY_S)
-
-    @contextlib.contextmanager
-    def _engine(self) -> Iterator[docker.APIClient]:
-        """Connect to the engine. Raises EngineAway, also for what is lost in the block."""
-        with engine(CALL_TIMEOUT_S, self._api_version) as api:
-            self._api_version = api.api_version
-            yield api
 
 
 def _run(api: docker.APIClient, spec: ContainerSpec, container_id: str, home: Path) -> None:

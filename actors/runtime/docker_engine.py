@@ -6,16 +6,16 @@ Knows containers by id and nothing of specs; who retries, and for how long, is `
 from __future__ import annotations
 
 import contextlib
-import functools
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import docker
 import requests
 import urllib3.exceptions
+from docker.constants import DEFAULT_DOCKER_API_VERSION
 from docker.errors import APIError, DockerException, NotFound
 from docker.utils import kwargs_from_env
 
@@ -24,7 +24,6 @@ from raymaker.actors.runtime.base import LogLine
 from raymaker.actors.runtime.docker_log import NS_PER_S, parse_log
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
-FACTS_TIMEOUT_S = 60
 GOING_S = 30.0
 """How long a removal may take that somebody else began."""
 RETRY_S = 0.25
@@ -33,10 +32,10 @@ LOST = (requests.exceptions.ConnectionError, requests.exceptions.Timeout, reques
 
 
 @contextlib.contextmanager
-def engine(timeout_s: int, api_version: str | None = None) -> Iterator[docker.APIClient]:
+def engine(timeout_s: int) -> Iterator[docker.APIClient]:
     """Connect to this machine's engine (DOCKER_HOST, else its usual socket). Raises EngineAway, also in the block."""
     try:
-        api = connect(timeout_s, api_version)
+        api = connect(timeout_s)
     except (DockerException, OSError) as error:
         raise _away(error) from error
     try:
@@ -47,12 +46,13 @@ def engine(timeout_s: int, api_version: str | None = None) -> Iterator[docker.AP
         api.close()
 
 
-def connect(timeout_s: int, api_version: str | None = None) -> docker.APIClient:
-    """Connect to this machine's engine; whoever does closes it. Raises DockerException, OSError."""
+def connect(timeout_s: int) -> docker.APIClient:
+    """Connect to this machine's engine; whoever does closes it. Raises DockerException, OSError.
+
+    The engine is asked of itself once in a process, as that takes it longer than to find an image.
+    """
     options, url = _where()
-    api = docker.APIClient(version=api_version or "auto", timeout=timeout_s, **options)
-    _pass_proxies_by(api, url)
-    return api
+    return _client(options, url, _facts(options, url, timeout_s).api_version, timeout_s)
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,14 @@ class EngineFacts:
     architecture: str
 
 
-def connect_client(timeout_s: int) -> tuple[docker.DockerClient, EngineFacts]:
-    """Connect to this machine's engine by the SDK's wide interface; whoever does closes it.
+_known_facts: dict[str, EngineFacts] = {}
+"""Of the engines that this process has asked, by address."""
 
-    The engine is asked of itself once in a process, as that takes it longer than to find an image. Raises
-    DockerException, OSError.
-    """
+
+def connect_client(timeout_s: int) -> tuple[docker.DockerClient, EngineFacts]:
+    """Connect to this machine's engine by the SDK's wide interface, as `connect` does."""
     options, url = _where()
-    facts = _facts(url)
+    facts = _facts(options, url, timeout_s)
     client = docker.DockerClient(version=facts.api_version, timeout=timeout_s, **options)
     _pass_proxies_by(client.api, url)
     return client, facts
@@ -145,11 +145,18 @@ def unless(*status_codes: int) -> Iterator[None]:
             raise
 
 
-@functools.cache
-def _facts(_url: str) -> EngineFacts:
-    with contextlib.closing(connect(FACTS_TIMEOUT_S)) as api:
-        found = api.version()
-    return EngineFacts(api.api_version, str(found["Arch"]))
+def _facts(options: Mapping[str, Any], url: str, timeout_s: int) -> EngineFacts:
+    if url not in _known_facts:
+        with contextlib.closing(_client(options, url, DEFAULT_DOCKER_API_VERSION, timeout_s)) as api:
+            found = api.version(api_version=False)
+        _known_facts[url] = EngineFacts(str(found["ApiVersion"]), str(found["Arch"]))
+    return _known_facts[url]
+
+
+def _client(options: Mapping[str, Any], url: str, api_version: str, timeout_s: int) -> docker.APIClient:
+    api = docker.APIClient(version=api_version, timeout=timeout_s, **options)
+    _pass_proxies_by(api, url)
+    return api
 
 
 def _where() -> tuple[dict[str, Any], str]:

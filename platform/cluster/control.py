@@ -6,6 +6,7 @@ made again, it goes on.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 import time
@@ -83,6 +84,9 @@ class Control:
         live = training.live_warm_pools(self._database)
         return frozenset(job.warm_pool.pool_id for job in live if job.warm_pool is not None)
 
+    def greet(self) -> None:
+        """Be called, by who is about to have something to say."""
+
     def report(self, report: JobReport) -> None:
         """Record a training job's step. Raises ReportRefused where the attempt is no longer the job's."""
         if report.outcome is not None:
@@ -92,9 +96,14 @@ class Control:
             self._fleet.note_end((report.job_name, report.attempt))
             self._awake.set()
 
-    def begin_start(self, job_name: str, attempt: int, message: str) -> int:
-        """Begin the next start of an attempt's instances. Raises ReportRefused where the attempt is not the job's."""
-        return training.begin_start(self._database, job_name, attempt, message, time.time())
+    def begin_start(self, job_name: str, attempt: int, message: str) -> Standing:
+        """Begin the next start of an attempt's instances, and tell what it is to run.
+
+        Raises ReportRefused where the attempt is not the job's.
+        """
+        start = training.begin_start(self._database, job_name, attempt, message, time.time())
+        standing = self.standing(job_name, attempt)
+        return dataclasses.replace(standing, spec=dataclasses.replace(standing.spec, start=start))
 
     def standing(self, job_name: str, attempt: int) -> Standing:
         """Tell what a training job is to run. Raises ReportRefused where the attempt is not the job's."""
@@ -168,7 +177,7 @@ class Control:
         while True:
             self._awake.clear()
             begun = time.monotonic()
-            for step in (self._look_after_nodes, self._sweep, self._reconciler.step, self._fleet.keep_warm):
+            for step in (self._reconciler.step, self._fleet.keep_warm, self._look_after_nodes, self._sweep):
                 try:
                     step(time.time())
                 except Exception:

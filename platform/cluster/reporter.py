@@ -30,13 +30,18 @@ class ControlReporter:
     Holds no handle, so it survives its restarts.
     """
 
+    def greet(self) -> None:
+        """Call the control actor, to which Ray connects at a process's first call."""
+        self._call("greet")
+
     def report(self, report: JobReport) -> None:
         """Record one step; returns once it is durable."""
         self._call("report", report)
 
-    def begin_start(self, job_name: str, attempt: int, message: str) -> int:
+    def begin_start(self, job_name: str, attempt: int, message: str) -> Standing:
         """Begin the next start of an attempt's instances; asked for twice, a number is passed over."""
-        return int(self._call("begin_start", job_name, attempt, message))
+        standing: Standing = self._call("begin_start", job_name, attempt, message)
+        return standing
 
     def standing(self, job_name: str, attempt: int) -> Standing:
         """Ask what the job is to run."""
