@@ -11,8 +11,7 @@ import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import ray
@@ -22,9 +21,9 @@ from ray.train.collective import broadcast_from_rank_zero
 from ray.util import get_node_ip_address
 
 from raymaker.actors.attempt import Attempt, make_note
-from raymaker.actors.containers import AttemptLost
 from raymaker.actors.exchange.across import RayAcross, greet_coordinator
 from raymaker.actors.exchange.engines import can_gloo
+from raymaker.actors.exchange.joining import JoiningAcross
 from raymaker.actors.exchange.seam import Across, ExchangeError
 from raymaker.actors.gang_ready import ready_runtime
 from raymaker.actors.instance import Instance
@@ -104,7 +103,7 @@ class GangCrew:
         self._spec = spec
         self._site = site
         self.place = place
-        self._across: Future[Across] = _in_background(lambda: self._join(0, coordinator))
+        self._across = JoiningAcross(lambda: self._join(0, coordinator))
         threading.Thread(target=self._be_heard, name="heartbeat", daemon=True).start()
 
     def gather(self, name: str, mine: T) -> Sequence[T]:
@@ -130,7 +129,7 @@ class GangCrew:
     def renew(self, number: int) -> None:
         """Let go of the exchange between the machines, and meet them for another."""
         self.close()
-        self._across = _in_background(lambda: self._join(number))
+        self._across = JoiningAcross(lambda: self._join(number))
 
     def wanted_revision(self) -> int:
         """The latest change that was asked for."""
@@ -160,16 +159,12 @@ class GangCrew:
         }
 
     def across(self) -> Across | None:
-        """Return this machine's end of the exchange between machines. Raises AttemptLost where one does not come."""
-        try:
-            return self._across.result()
-        except ExchangeError as error:
-            raise AttemptLost(str(error)) from error
+        """Return this machine's end of the exchange between machines, which may still be on their way."""
+        return self._across
 
     def close(self) -> None:
         """Let go of the others."""
-        if self._across.exception() is None:
-            self._across.result().close()
+        self._across.close()
 
     def _be_heard(self) -> None:
         """Let the supervisor know, for as long as this process lives, that there are machines which hear of a stop."""
@@ -179,25 +174,14 @@ class GangCrew:
             time.sleep(HEARTBEAT_S)
 
     def _join(self, number: int, coordinator: Any = None) -> Across:
-        """Meet the other machines while data still comes: engines take seconds to load."""
-        if coordinator is None:
-            coordinator = ray.get(self._supervisor.coordinator.remote(self._spec.start, number))
+        """Meet the other machines. Raises ExchangeError."""
+        try:
+            if coordinator is None:
+                coordinator = ray.get(self._supervisor.coordinator.remote(self._spec.start, number))
+        except RayError as error:
+            raise ExchangeError(f"the job's supervisor does not say where its machines meet: {error}") from error
         group = f"{self._spec.job_name}-{self._spec.label}" + (f"-r{number}" if number else "")
         return RayAcross(coordinator, self.place, group, timeout_s=self._site.exchange_timeout_s)
-
-
-def _in_background(work: Callable[[], T]) -> Future[T]:
-    """Begin work in a thread of its own, which dies with the process."""
-    future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
 
 
 def _watch_preemption(instance: Instance) -> None:

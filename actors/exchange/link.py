@@ -17,7 +17,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from raymaker.actors.exchange.coordinator import BEAT_S
-from raymaker.actors.exchange.seam import ExchangeError, Failure
+from raymaker.actors.exchange.seam import CLOSED, ExchangeError, Failure
 
 PATIENCE_S = 10.0
 """A coordinator that does not answer for so long is gone."""
@@ -50,7 +50,7 @@ class Link:
         if self._failure is not None:
             raise ExchangeError(self._failure)
         if self._is_closed:
-            raise ExchangeError("the exchange between the machines is closed: this job start has ended here")
+            raise ExchangeError(CLOSED)
 
     def join(self, has_torch: bool, timeout_s: float) -> bool:  # noqa: FBT001 - as Coordinator.join has it
         """Wait for the other machines; tells whether all have torch."""

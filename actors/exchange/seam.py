@@ -42,6 +42,10 @@ class Failure:
     lost: bool = False
 
 
+CLOSED = Failure("the exchange between the machines is closed: this job start has ended here")
+"""What nobody is to blame for."""
+
+
 class ExchangeError(Exception):
     """The exchange cannot go on. The message names the rank to blame, if there is one, and what it did."""
 
