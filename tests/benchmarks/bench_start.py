@@ -22,12 +22,12 @@ from support.measure import percentile, print_table
 from support.platform import Platform, running_platform
 
 ROUNDS = 21
-GANG_ROUNDS = 5
-GANGS: Mapping[str, Mapping[str, object]] = {
-    "gang, warm": {"warm_gangs": 1, "standby_containers": 1},
-    "gang, cold": {"warm_gangs": 1, "standby_containers": 0},
-    "gang, made anew": {},
+GANGS: Mapping[str, tuple[int, Mapping[str, object]]] = {
+    "gang, warm": (20, {"warm_gangs": 1, "standby_containers": 1}),
+    "gang, cold": (20, {"warm_gangs": 1, "standby_containers": 0}),
+    "gang, made anew": (5, {}),
 }
+"""How many rounds each has, and what its platform is told."""
 TWO = "docker run of two"
 GANG_PAUSE_S = 15
 """Before each gang: the one before it has ended, and after this time at the earliest another waits, which is work."""
@@ -64,7 +64,7 @@ def main() -> None:
             time.sleep(PAUSE_S)  # until another container waits, which is work
             rows["cold"].append(submit(kinds["cold"], f"job-{number}", output))
             rows["docker run"].append(run_directly(engine))
-        print_rows(rows, ROUNDS, {"warm": "docker run", "cold": "docker run"})
+        print_rows(rows, {"warm": "docker run", "cold": "docker run"})
     measure_gangs(engine)
     engine.close()
 
@@ -72,10 +72,10 @@ def main() -> None:
 def measure_gangs(engine: docker.DockerClient) -> None:
     """Run gangs of two beside two `docker run` at once, and print when each of their steps was told of."""
     rows: dict[str, list[tuple[float, float]]] = {TWO: []}
-    for kind, settings in GANGS.items():
+    for kind, (rounds, settings) in GANGS.items():
         parts: list[Mapping[str, float]] = []
         with tempfile.TemporaryDirectory() as output, running_platform(driver="docker", **settings) as platform:
-            for number in range(GANG_ROUNDS + 1):
+            for number in range(rounds + 1):
                 await_gang(platform, waits=bool(settings))
                 found = submit(platform, f"gang-{number}", output, machines=2)
                 told = parts_of(platform, f"gang-{number}")
@@ -90,7 +90,7 @@ def measure_gangs(engine: docker.DockerClient) -> None:
         medians = [(part, percentile([each[part] for each in parts if part in each], 50)) for part in parts[0]]
         table = [[part, f"{seconds * 1e3:.0f} ms"] for part, seconds in medians]
         print_table(f"{kind}: its steps, since the job was accepted, median", ["", ""], table)
-    print_rows(rows, GANG_ROUNDS, dict.fromkeys(GANGS, TWO))
+    print_rows(rows, dict.fromkeys(GANGS, TWO))
 
 
 def await_gang(platform: Platform, *, waits: bool) -> None:
@@ -158,7 +158,7 @@ def _submit(sagemaker: Any, logs: Any, name: str, output: str, machines: int) ->
     return max(float(each["events"][0]["message"]) for each in found) - begun, end - begun
 
 
-def print_rows(rows: Mapping[str, Sequence[tuple[float, float]]], rounds: int, floors: Mapping[str, str]) -> None:
+def print_rows(rows: Mapping[str, Sequence[tuple[float, float]]], floors: Mapping[str, str]) -> None:
     """Print medians and tails, each beside its floor."""
     table = []
     for kind, floor in floors.items():
@@ -166,8 +166,8 @@ def print_rows(rows: Mapping[str, Sequence[tuple[float, float]]], rounds: int, f
             for word, percent in (("median", 50.0), ("p99", 99.0)):
                 mine, least = (percentile([row[index] for row in rows[of]], percent) for of in (kind, floor))
                 cells = [f"{mine * 1e3:.0f} ms", f"{least * 1e3:.0f} ms", f"{mine / least:.2f}"]
-                table.append([f"{kind}, {label}, {word}", *cells])
-    print_table(f"start of a training job, {rounds} rounds", ["", "raymaker", "docker run", "ratio"], table)
+                table.append([f"{kind}, {label}, {word} of {len(rows[kind])}", *cells])
+    print_table("start of a training job", ["", "raymaker", "docker run", "ratio"], table)
 
 
 if __name__ == "__main__":

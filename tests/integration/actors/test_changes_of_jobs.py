@@ -66,7 +66,8 @@ def channel(trial: Trial) -> tuple[Path, dict]:
 
 def containers(trial: Trial) -> set[str]:
     assert trial.spec is not None
-    return {handle.id for handle, _ in trial.runtime.owned({"raymaker.job": trial.spec.job_name})}
+    labels = {"raymaker.home": str(trial.site.home), "raymaker.job": trial.spec.job_name}
+    return {handle.id for handle, _ in trial.runtime.owned(labels)}
 
 
 def test_containers_that_listen_go_on_with_other_hyperparameters_and_code(trial: Trial) -> None:
