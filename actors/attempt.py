@@ -152,7 +152,7 @@ class Attempt:
         self._check_stop()
 
     def _start(self) -> None:
-        self._teller.settle()  # whoever is no longer wanted starts nothing
+        self._teller.check()  # whoever is known to be no longer wanted starts nothing
         self._instance.start(self._crew.across(), self._crew.hosts())
 
     def _together(self, name: str, step: Callable[[], None]) -> None:

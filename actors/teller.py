@@ -34,6 +34,12 @@ class Teller:
         """Tell it once all before it is told."""
         self._told.append(self._thread.submit(self._reporter.report, report))
 
+    def check(self) -> None:
+        """Raise ReportRefused where it is known by now that something was refused."""
+        for each in self._told:
+            if each.done():
+                each.result()
+
     def settle(self) -> None:
         """Wait until all is durable. Raises ReportRefused where something was refused."""
         told, self._told = self._told, []
