@@ -41,6 +41,9 @@ class Rooms(Protocol):
     def free(self) -> Resources:
         """What could be given to new jobs now."""
 
+    def want(self, waiting: Sequence[Queued]) -> None:
+        """Hear of what waits for room, the most urgent first."""
+
 
 class Last(Protocol):
     """What is placed when all jobs have had their turns."""
@@ -77,6 +80,7 @@ class Placing:
         self.is_expecting = False
         if not jobs and not last.is_waiting:
             self._kept_since.clear()
+            self._rooms.want(())
             return
         free = self._rooms.free()
         leaving = [holding for holding, _ in self._leaving.values()]
@@ -92,6 +96,8 @@ class Placing:
         waiting = [job for job in (*jobs, *late) if reasons.get(job.name, job.waits) is not None]
         self.is_expecting = bool(waiting and self._leaving)
         self._keep(waiting, room, now)
+        kept = [job.name for job in room.kept]
+        self._rooms.want(sorted(waiting, key=lambda job: job.name not in kept))
         self._tell([(job, reason) for job in waiting if (reason := self._news(job, reasons, now)) is not None], now)
 
     def _place(self, job: Queued, room: Room, now: float) -> str | None:

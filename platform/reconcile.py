@@ -13,7 +13,7 @@ from typing import Protocol
 from raymaker.actors.errors import WorkError
 from raymaker.actors.spec import InstanceType, Resources, TrainingSpec
 from raymaker.platform import specs
-from raymaker.platform.capacity import multiply, resources_needed
+from raymaker.platform.capacity import multiply
 from raymaker.platform.comparing.algorithms import is_comparison
 from raymaker.platform.comparing.reconcile_comparisons import follow_comparisons
 from raymaker.platform.database import events, hosting, training, updates
@@ -55,6 +55,9 @@ class Fleet(TransformFleet, EvaluatorFleet, PoolFleet, Protocol):
 
     def free(self) -> Resources:
         """What the cluster could give to new jobs now, summed over its nodes."""
+
+    def want(self, waiting: Sequence[Queued]) -> None:
+        """Hear of what waits for room, the most urgent first: a cluster that grows is to have it."""
 
     def launch(self, spec: TrainingSpec) -> None:
         """Start a supervisor for an attempt, and keep what the attempt needs from others until it has it.
@@ -168,7 +171,8 @@ class Reconciler:
             account=job.account,
             created_at=job.created_at,
             name=_label(job),
-            needed=resources_needed(spec),
+            each=spec.instance_type.resources,
+            count=spec.min_instance_count or spec.instance_count,
             what=what,
             limit_s=spec.max_runtime_s + END_S,
             told=job.message if job.secondary is SecondaryStatus.PENDING and what in job.message else None,

@@ -7,6 +7,7 @@ to have ended before it could begin. See docs/decisions/0016-turns-of-accounts.m
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from raymaker.actors.spec import Resources
-from raymaker.platform.capacity import add, missing, shortage, subtract
+from raymaker.platform.capacity import add, missing, multiply, shortage, subtract
 
 END_S = 600.0
 """How long a job may take beside the time that its limit allows: its image and data before, its model after."""
@@ -29,20 +30,27 @@ PATIENCE_S = 900.0
 class Queued:
     """A job that waits for its turn, and how it is moved.
 
-    `what` says what it waits for, `an instance of ml.m5.large`; `limit_s` is how long it may take at most. `told` is
-    what its record says of its waiting, None where it says nothing yet. `start` and `tell` take the time, in epoch
-    seconds; `tell` writes within the transaction that it is given.
+    It needs `count` instances with so much `each`. `what` says what it waits for, `an instance of ml.m5.large`;
+    `limit_s` is how long it may take at most. `told` is what its record says of its waiting, None where it says
+    nothing yet. `start` and `tell` take the time, in epoch seconds; `tell` writes within the transaction that it is
+    given.
     """
 
     account: str
     created_at: float
     name: str
-    needed: Resources
+    each: Resources
+    count: int
     what: str
     limit_s: float
     told: str | None
     start: Callable[[float], None]
     tell: Callable[[Connection, str, float], None]
+
+    @functools.cached_property
+    def needed(self) -> Resources:
+        """What all its instances need together."""
+        return multiply(self.each, self.count)
 
     @property
     def waits(self) -> str:

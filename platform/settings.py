@@ -26,6 +26,12 @@ class Settings(BaseSettings):
     haproxy_metrics_port: int = Field(9101, ge=1, le=65535, description="port of the proxy's Prometheus metrics")
     ray_port: int = Field(6380, ge=1, le=65535, description="port of the Ray head that `raymaker up` starts")
     ray_address: str | None = Field(None, description="address of a Ray cluster to join instead of starting one")
+    autoscaling_config: Path | None = Field(
+        None, description="Ray's cluster configuration by which the head that `raymaker up` starts adds nodes"
+    )
+    autoscaling: bool = Field(
+        False, description="whether the cluster that is joined adds nodes for what waits, by Ray's autoscaler"
+    )
     cpus: int | None = Field(None, ge=1, description="logical CPUs of the Ray head; default: the machine's")
     database_url: str | None = Field(None, description="SQLAlchemy URL; default: SQLite in the home folder")
     driver: Literal["auto", "docker", "process"] = Field(
@@ -99,6 +105,11 @@ class Settings(BaseSettings):
     def resolved_database_url(self) -> str:
         """The database URL, SQLite in the home folder where none is set."""
         return self.database_url or f"sqlite:///{self.home_path / 'raymaker.sqlite3'}"
+
+    @property
+    def grows(self) -> bool:
+        """Whether nodes are added to the cluster for what waits."""
+        return self.autoscaling or self.autoscaling_config is not None
 
     @property
     def url(self) -> str:

@@ -13,6 +13,7 @@ from raymaker.actors.gang_room import AbandonedRooms
 from raymaker.actors.spec import Resources, TrainingSpec
 from raymaker.platform.capacity import add, resources_needed, subtract
 from raymaker.platform.cluster.evaluators import end_evaluator, evaluate, evaluators, rest_evaluator
+from raymaker.platform.cluster.growth import Growth
 from raymaker.platform.cluster.machines import Machines
 from raymaker.platform.cluster.reporter import ControlReporter
 from raymaker.platform.cluster.site import site_of
@@ -23,6 +24,7 @@ from raymaker.platform.evaluating.evaluators import EvaluatorKey
 from raymaker.platform.pools.seen import SeenPool
 from raymaker.platform.pools.sizing import Limits
 from raymaker.platform.pools.warm_pool import KeptFor
+from raymaker.platform.room import Queued
 from raymaker.platform.settings import Settings
 from raymaker.platform.transforming.reconcile_transforms import MachineKey
 from raymaker.serving import endpoint as serving_endpoint
@@ -48,6 +50,7 @@ class RayFleet:
         self._site = site_of(settings)
         self._machines = Machines(self._site, Limits(settings.warm_min, settings.warm_max), on_free)
         self._gangs = WaitingGangs(self._site, settings.warm_gangs, settings.warm_gang_size)
+        self._growth = Growth() if settings.grows else None
         self._abandoned = AbandonedRooms()
         self._unplaced: dict[Attempt | MachineKey | tuple[str, EvaluatorKey], tuple[ray.ObjectRef[Any], Resources]] = {}
         """What attempts need that have it not yet, each with the answer that comes once it has."""
@@ -91,6 +94,11 @@ class RayFleet:
         for _, needed in self._unplaced.values():
             free = subtract(free, needed)
         return add(free, self._machines.held())
+
+    def want(self, waiting: Sequence[Queued]) -> None:
+        """Have a cluster that grows do so for what waits."""
+        if self._growth is not None:
+            self._growth.want(waiting)
 
     def launch(self, spec: TrainingSpec) -> None:
         """Start a supervisor: a machine's where there is one instance, else a gang's, whose workers hold its room."""

@@ -197,6 +197,8 @@ def _head_command(settings: Settings, temp_dir: Path) -> list[str]:
         command.append("--node-ip-address=127.0.0.1")
     if settings.cpus is not None:
         command.append(f"--num-cpus={settings.cpus}")
+    if settings.autoscaling_config is not None:
+        command.append(f"--autoscaling-config={settings.autoscaling_config.expanduser().resolve()}")
     return command
 
 

@@ -32,8 +32,13 @@ def remove_all_rooms() -> None:
 
 def machine_rooms() -> list[str]:
     """Name all rooms on the cluster."""
-    found = placement_group_table().values()
-    return [group["name"] for group in found if group["state"] != "REMOVED" and group["name"].startswith(ROOM_PREFIX)]
+    return list(states_of_rooms(ROOM_PREFIX))
+
+
+def states_of_rooms(prefix: str) -> dict[str, str]:
+    """Tell how far Ray is with each reservation whose name begins so: PENDING, CREATED, RESCHEDULING."""
+    groups = [group for group in placement_group_table().values() if group["state"] != "REMOVED"]
+    return {group["name"]: group["state"] for group in groups if group["name"].startswith(prefix)}
 
 
 def remove_rooms(names: Iterable[str]) -> None:
@@ -45,13 +50,18 @@ def remove_rooms(names: Iterable[str]) -> None:
 
 def reserve_room(name: str, needed: Resources, node: str | None = None) -> PlacementGroup:
     """Ask Ray to reserve what an attempt needs, for the machine of that name, on a node or anywhere."""
-    bundle = {"CPU": needed.cpus, "GPU": needed.gpus, "memory": needed.memory_bytes}
-    bundle = {kind: amount for kind, amount in bundle.items() if amount} or {"memory": 1}
+    bundle = bundle_of(needed)
     there = None if node is None else [{"ray.io/node-id": node}]
     room: PlacementGroup = placement_group(
         [bundle], name=room_name(name), lifetime="detached", bundle_label_selector=there
     )
     return room
+
+
+def bundle_of(needed: Resources) -> dict[str, float]:
+    """Say what an instance needs as Ray has it, which takes no bundle of nothing."""
+    amounts = {"CPU": needed.cpus, "GPU": needed.gpus, "memory": float(needed.memory_bytes)}
+    return {kind: amount for kind, amount in amounts.items() if amount} or {"memory": 1.0}
 
 
 def node_of(room: PlacementGroup, timeout_s: float) -> str | None:

@@ -20,6 +20,7 @@ from raymaker.actors.runtime.select import available_leftovers, available_runtim
 from raymaker.platform.cluster import head
 from raymaker.platform.cluster.control_actor import ControlActor
 from raymaker.platform.cluster.frontend import FRONTEND_NAME, HEAD_RESOURCE, build_frontend
+from raymaker.platform.cluster.growth import want_nothing
 from raymaker.platform.cluster.janitor import living_nodes, place_janitors
 from raymaker.platform.cluster.machine_rooms import remove_all_rooms
 from raymaker.platform.cluster.reporter import CONTROL_NAME, NAMESPACE
@@ -147,6 +148,7 @@ def _take_down_actors(*, joined: bool) -> None:
                 ray.kill(actor)
         return
     remove_all_rooms()
+    want_nothing()
     for name in serve.status().applications:
         if name == FRONTEND_NAME or name.startswith(APPLICATION):
             serve.delete(name)

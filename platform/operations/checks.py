@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -31,13 +32,19 @@ def find_instance_type(context: Context, name: str, path: str) -> InstanceType:
             f"{path}: there is no instance type {name}. Known are {', '.join(_near(name, list(types)))}; "
             "the setting `catalogue` (RAYMAKER_CATALOGUE) adds others"
         )
-    nodes, needed = context.cluster.nodes(), types[name].resources
-    if not count_that_fit(nodes, needed):
+    needed = types[name].resources
+    if not room_for(context, needed):
+        lacking = _lacking(needed, context.cluster.nodes())
         raise ValidationException(
-            f"{path}: no machine of this cluster can hold an instance of {name}: it needs {_lacking(needed, nodes)}. "
+            f"{path}: no machine of this cluster can hold an instance of {name}: it needs {lacking}. "
             "Choose a smaller instance type or add a larger node"
         )
     return types[name]
+
+
+def room_for(context: Context, needed: Resources) -> float:
+    """How many instances the nodes could hold if they held nothing else; infinity where the cluster grows."""
+    return math.inf if context.settings.grows else count_that_fit(context.cluster.nodes(), needed)
 
 
 def read_tags(request: Request) -> dict[str, str]:

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from raymaker.actors.spec import InstanceType
-from raymaker.platform.capacity import count_that_fit, describe, describe_nodes
+from raymaker.platform.capacity import describe, describe_nodes
 from raymaker.platform.errors import ValidationException
-from raymaker.platform.operations.checks import find_instance_type
+from raymaker.platform.operations.checks import find_instance_type, room_for
 from raymaker.platform.operations.registry import Context
 from raymaker.platform.specs import instance_counts
 
@@ -63,12 +63,12 @@ def _check_shares(instance_type: InstanceType, per_instance: int) -> None:
 def _check_room(context: Context, instance_type: InstanceType, resources: Mapping[str, Any]) -> None:
     """See that the nodes could hold the fewest instances that the job runs on, if nothing else ran there."""
     needed_count, _ = instance_counts(resources)
-    nodes = context.cluster.nodes()
-    room_count = count_that_fit(nodes, instance_type.resources)
+    room_count = room_for(context, instance_type.resources)
     if room_count < needed_count:
+        nodes = describe_nodes(context.cluster.nodes())
         field = "MinInstanceCount" if "MinInstanceCount" in resources else "InstanceCount"
         raise ValidationException(
             f"ResourceConfig.{field} {needed_count}: this cluster can never hold so many instances of "
             f"{instance_type.name} at once. Each needs {describe(instance_type.resources)}, and there is room for "
-            f"{room_count} in all: {describe_nodes(nodes)}. Ask for fewer, choose a smaller instance type or add nodes"
+            f"{room_count} in all: {nodes}. Ask for fewer, choose a smaller instance type or add nodes"
         )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from raymaker.platform.capacity import count_that_fit, describe
+from raymaker.platform.capacity import describe
 from raymaker.platform.errors import ValidationException
 from raymaker.platform.hosting.scaling_specs import bounds, initial_count, instance_type_of, is_scaled
+from raymaker.platform.operations.checks import room_for
 from raymaker.platform.operations.registry import Context, Request
 
 _MEMORY_STEP_MB = 1024
@@ -63,7 +64,7 @@ def _check_serverless(context: Context, variant: Request, path: str) -> None:
     if provisioned and "IdleTimeInSeconds" in serverless:
         raise ValidationException(f"{path}.IdleTimeInSeconds does not go with ProvisionedConcurrency: leave it out")
     instance_type = instance_type_of(variant)
-    if instance_type is not None and not count_that_fit(context.cluster.nodes(), instance_type.resources):
+    if instance_type is not None and not room_for(context, instance_type.resources):
         raise ValidationException(
             f"{path}.MemorySizeInMB: no machine of this cluster can hold {describe(instance_type.resources)}"
         )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from raymaker.platform.capacity import count_that_fit, describe, describe_nodes
+from raymaker.platform.capacity import describe, describe_nodes
 from raymaker.platform.errors import ValidationException
-from raymaker.platform.operations.checks import find_instance_type, refuse_fields
+from raymaker.platform.operations.checks import find_instance_type, refuse_fields, room_for
 from raymaker.platform.operations.registry import Context, Request
 from raymaker.serving.transform.paths import PathSyntaxError, parse_path
 from raymaker.serving.transform.processing import Format, format_of
@@ -120,12 +120,12 @@ def _cannot_look_into(path: str, media_type: str | None, split_type: str) -> Val
 def _check_resources(context: Context, resources: Request) -> None:
     path = "TransformResources.InstanceType"
     instance_type = find_instance_type(context, resources["InstanceType"], path)
-    nodes, count = context.cluster.nodes(), resources["InstanceCount"]
-    fit_count = count_that_fit(nodes, instance_type.resources)
+    count, fit_count = resources["InstanceCount"], room_for(context, instance_type.resources)
     if count > fit_count:
+        told = describe_nodes(context.cluster.nodes())
         raise ValidationException(
             f"TransformResources.InstanceCount {count} is more than this cluster could hold: {fit_count} of "
-            f"{instance_type.name} ({describe(instance_type.resources)} each) fit on {describe_nodes(nodes)}. Ask for "
+            f"{instance_type.name} ({describe(instance_type.resources)} each) fit on {told}. Ask for "
             "fewer, choose a smaller instance type, or add nodes"
         )
 

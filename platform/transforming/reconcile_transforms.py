@@ -14,7 +14,12 @@ from raymaker.platform.database.engine import Database
 from raymaker.platform.placing import Derived, Line, logged
 from raymaker.platform.room import END_S, Holding, Queued
 from raymaker.platform.transforming.transform_jobs import MachineState, TransformJobRecord, TransformJobStatus
-from raymaker.platform.transforming.transform_specs import max_runtime_s, resources_needed, transform_specs
+from raymaker.platform.transforming.transform_specs import (
+    instances_needed,
+    max_runtime_s,
+    resources_needed,
+    transform_specs,
+)
 from raymaker.serving.transform.spec import TransformSpec
 
 MachineKey = tuple[str, int, int]
@@ -83,7 +88,7 @@ class TransformReconciler:
     def _queue(self, job: TransformJobRecord) -> Queued:
         """Put a job in line."""
         name, resources = job.name, job.request["TransformResources"]
-        count = resources["InstanceCount"]
+        each, count = instances_needed(job, self._catalogue)
         what = f"{f'{count} instances' if count > 1 else 'an instance'} of {resources['InstanceType']}"
 
         def start(now: float) -> None:
@@ -94,7 +99,8 @@ class TransformReconciler:
             account=job.account,
             created_at=job.created_at,
             name=_label(job),
-            needed=resources_needed(job, self._catalogue),
+            each=each,
+            count=count,
             what=what,
             limit_s=max_runtime_s(job.request) + END_S,
             told=job.message if what in job.message else None,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from raymaker.actors.spec import InstanceType, Resources, ScoringSpec
+from raymaker.platform.capacity import multiply
 from raymaker.platform.catalogue import CatalogueError
 from raymaker.platform.transforming.transform_jobs import TransformJobRecord
 from raymaker.serving.transform.spec import (
@@ -27,9 +28,12 @@ def transform_specs(record: TransformJobRecord, catalogue: Mapping[str, Instance
 
 def resources_needed(record: TransformJobRecord, catalogue: Mapping[str, InstanceType]) -> Resources:
     """What must be free before an attempt can begin: all its instances."""
-    each = _instance_type(record, catalogue).resources
-    count = record.request["TransformResources"]["InstanceCount"]
-    return Resources(each.cpus * count, each.memory_bytes * count, each.gpus * count)
+    return multiply(*instances_needed(record, catalogue))
+
+
+def instances_needed(record: TransformJobRecord, catalogue: Mapping[str, InstanceType]) -> tuple[Resources, int]:
+    """What each instance has, and how many there are."""
+    return _instance_type(record, catalogue).resources, record.request["TransformResources"]["InstanceCount"]
 
 
 def max_runtime_s(request: Mapping[str, Any]) -> int:

@@ -7,16 +7,14 @@ The containers are noop_server.c; wrk is the client of all, and all take turns.
 from __future__ import annotations
 
 import contextlib
-import sys
 import tempfile
 from pathlib import Path
 
 import docker
 
 from raymaker.platform.client.connection import Connection
-from raymaker.platform.cluster import head
 from support.measure import print_table
-from support.noop_hosting import ROW, Sample, Wrk, container_address, create_endpoint, noop_image
+from support.noop_hosting import ROW, Sample, Wrk, container_address, create_endpoint, deploy_beside, noop_image
 from support.platform import Platform, running_platform
 
 ROUNDS = 7
@@ -82,11 +80,7 @@ def bring_up(here: Platform, image: str) -> None:
         for way, placement in {COLOCATED: "Colocated", DISTRIBUTED: "Distributed"}.items():
             graph = {"Nodes": nodes, "Placement": placement}
             create_endpoint(connection, NAMES[way], {"Containers": containers, "InferenceGraph": graph})
-    environment = head.ray_environment(here.settings)
-    address = f"127.0.0.1:{here.settings.ray_port}"
-    done = here.run([sys.executable, "-c", COMPOSITION, address], environment=environment)
-    if done.returncode:
-        raise RuntimeError(f"the plain composition did not come up:\n{done.stdout}{done.stderr}")
+    deploy_beside(here, COMPOSITION)
 
 
 def report(middle: dict[str, Sample]) -> None:

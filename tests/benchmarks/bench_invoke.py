@@ -1,8 +1,8 @@
-"""InvokeEndpoint beside nginx in front of the same container, and beside the container itself.
+"""InvokeEndpoint beside nginx in front of the same container, the container itself, and a plain Serve application.
 
-The container is noop_server.c, which answers faster than anything that could stand before it. wrk is the client of all,
-on connections that are kept; all take turns, and ratios are of the medians over all rounds. One endpoint captures
-all that it is asked.
+That application answers by itself: nothing that Serve carries can be quicker. The container is noop_server.c, which
+answers faster than anything that could stand before it. wrk is the client of all, on connections that are kept; all
+take turns, and ratios are of the medians over all rounds. One endpoint captures all that it is asked.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from support.noop_hosting import (
     Wrk,
     container_address,
     create_endpoint,
+    deploy_beside,
     noop_image,
     running_nginx,
 )
@@ -32,7 +33,38 @@ ROUNDS = 7
 CLIENT_COUNTS = (1, 32)
 PLAIN, CAPTURING = "bench-plain", "bench-capturing"
 STRAIGHT, NGINX, OURS, CAPTURED = "straight to the container", "nginx", "InvokeEndpoint", "InvokeEndpoint, captured"
+SERVE = "plain Serve, no container"
 MOST_OF_P50, LEAST_OF_RATE, MOST_OF_CAPTURE = 5.0, 0.1, 1.05
+
+NOOP = """
+import sys
+import ray
+from ray import serve
+from ray.serve.schema import LoggingConfig
+
+ray.init(address=sys.argv[1], namespace="bench")
+
+async def answer(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while (message := await receive())["type"] != "lifespan.shutdown":
+            await send({"type": message["type"] + ".complete"})
+        return
+    while (await receive()).get("more_body"):
+        pass
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"11")]})
+    await send({"type": "http.response.body", "body": b'{"score":1}'})
+
+@serve.deployment(
+    ray_actor_options={"num_cpus": 0},
+    max_ongoing_requests=100,
+    logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
+)
+@serve.ingress(answer)
+class Noop:
+    pass
+
+serve.run(Noop.bind(), name="bench-noop", route_prefix="/bench-noop")
+"""
 
 
 def main() -> None:
@@ -43,6 +75,7 @@ def main() -> None:
         image = stack.enter_context(noop_image(engine, folder))
         here = stack.enter_context(running_platform(driver="docker"))
         bring_up(here, image, folder)
+        deploy_beside(here, NOOP)
         address = container_address(engine, PLAIN)
         nginx = stack.enter_context(running_nginx(folder, address))
         ways = {
@@ -50,11 +83,12 @@ def main() -> None:
             NGINX: f"http://127.0.0.1:{nginx}/invocations",
             OURS: f"{here.url}/endpoints/{PLAIN}/invocations",
             CAPTURED: f"{here.url}/endpoints/{CAPTURING}/invocations",
+            SERVE: f"{here.url}/bench-noop",
         }
         small, large = Wrk.sending(ROW, folder), Wrk.sending(LARGEST, folder)
         for count in CLIENT_COUNTS:
             report(count, small.measure(ways, count, ROUNDS))
-        del ways[CAPTURED]
+        del ways[CAPTURED], ways[SERVE]
         report_large(large.measure(ways, 1, ROUNDS))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,12 @@ from typing import Any
 import docker
 
 from raymaker.platform.client.connection import Connection
+from raymaker.platform.cluster import head
 from support.engine import BASE_IMAGE
 from support.hosting import address_of
 from support.jobs import ROLE
 from support.measure import median
-from support.platform import ROOT
+from support.platform import ROOT, Platform
 from support.servers import find_program, free_port, running_server
 
 IMAGE = "raymaker-bench-noop:latest"
@@ -139,6 +141,15 @@ def container_address(engine: docker.DockerClient, endpoint: str) -> str:
     """Where an endpoint's only container answers."""
     (container,) = engine.containers.list(filters={"name": f"-scoring-{endpoint}-"})
     return address_of(container)
+
+
+def deploy_beside(platform: Platform, driver: str) -> None:
+    """Run a script that deploys something of its own in a platform's Serve. Its argument is the cluster's address."""
+    environment = head.ray_environment(platform.settings)
+    address = f"127.0.0.1:{platform.settings.ray_port}"
+    done = platform.run([sys.executable, "-c", driver, address], environment=environment)
+    if done.returncode:
+        raise RuntimeError(f"what is to be beside the platform did not come up:\n{done.stdout}{done.stderr}")
 
 
 @contextlib.contextmanager

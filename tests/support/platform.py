@@ -163,16 +163,21 @@ class Platform:
 
 
 @contextlib.contextmanager
-def running_platform(nodes: int = 1, machines: tuple[WiredMachine, ...] = (), **settings: object) -> Iterator[Platform]:
+def running_platform(
+    nodes: int = 1,
+    machines: tuple[WiredMachine, ...] = (),
+    variables: Mapping[str, str] = MappingProxyType({}),
+    **settings: object,
+) -> Iterator[Platform]:
     """Run `raymaker up` with these settings over a fresh home and free ports; take everything down after the block.
 
-    More than one of `nodes` have as many CPUs as the setting gives the head, and are not waited for. `machines` are as
-    for `Platform`.
+    `variables` are the environment's, beside the settings. More than one of `nodes` have as many CPUs as the setting
+    gives the head, and are not waited for. `machines` are as for `Platform`.
     """
     if nodes > 1:
         settings = {"host": "0.0.0.0", **settings}  # on loopback Ray takes no other nodes
     home = Path(tempfile.mkdtemp(prefix="raymaker-"))  # short: Ray's sockets live below it
-    environment = platform_environment(home, **settings)
+    environment = {**platform_environment(home, **settings), **variables}
     platform = Platform(f"http://127.0.0.1:{environment['RAYMAKER_PORT']}", home, environment, machines=machines)
     try:
         _must_succeed(platform.cli("up"))

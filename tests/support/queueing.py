@@ -25,4 +25,4 @@ def queued(
     def tell(_connection: Connection, _reason: str, _now: float) -> None:
         raise AssertionError(f"nobody was to tell {name}")
 
-    return Queued(account, created_at, name, needed, "an instance", limit_s, None, start, tell)
+    return Queued(account, created_at, name, needed, 1, "an instance", limit_s, None, start, tell)

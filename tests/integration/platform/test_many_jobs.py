@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -17,6 +17,7 @@ from raymaker.platform.database import events, training
 from raymaker.platform.database.engine import Database
 from raymaker.platform.reconcile import Reconciler
 from raymaker.platform.records import TrainingJobStatus
+from raymaker.platform.room import Queued
 from raymaker.platform.settings import Settings
 from support.evaluations import NoEvaluators, blind_watch
 from support.pools import NoPools
@@ -50,6 +51,9 @@ class Threads(NoEvaluators, NoPools):
 
     def free(self) -> Resources:
         return Resources(CPUS - len(self.supervisors()), 64 * 2**30)
+
+    def want(self, waiting: Sequence[Queued]) -> None:
+        """This cluster does not grow."""
 
     def launch(self, spec: TrainingSpec) -> None:
         with self._lock:

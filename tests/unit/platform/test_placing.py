@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from raymaker.platform.database.engine import Database
 from raymaker.platform.placing import LEAVING_S, STOOD_S, TOLD_AT_ONCE
 from raymaker.platform.reconcile import Reconciler
 from raymaker.platform.records import SecondaryStatus, TrainingJobRecord
+from raymaker.platform.room import Queued
 from raymaker.platform.settings import Settings
 from support.evaluations import NoEvaluators, blind_watch
 from support.pools import NoPools
@@ -44,6 +45,9 @@ class FakeFleet(NoEvaluators, NoPools):
     def free(self) -> Resources:
         self.looks += 1
         return Resources(self.cpus - len(self.alive), 64 * 2**30)
+
+    def want(self, waiting: Sequence[Queued]) -> None:
+        """This cluster does not grow."""
 
     def launch(self, spec: TrainingSpec) -> None:
         self.launched.append(spec.job_name)

@@ -28,6 +28,7 @@ from raymaker.platform.records import (
     RolloutStage,
     TrainingJobRecord,
 )
+from raymaker.platform.room import Queued
 from raymaker.platform.settings import Settings
 from raymaker.serving.endpoint import EndpointObservation, EndpointState
 from raymaker.serving.spec import EndpointSpec
@@ -59,6 +60,9 @@ class FakeFleet(NoEvaluators, NoPools):
 
     def free(self) -> Resources:
         return Resources(self.cpus - len(self.alive), 64 * GIB, 0)
+
+    def want(self, waiting: Sequence[Queued]) -> None:
+        """This cluster does not grow."""
 
     def launch(self, spec: TrainingSpec) -> None:
         self.launched.append(spec)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -107,7 +107,8 @@ class World:
             account="another",
             created_at=0,
             name="another",
-            needed=Resources(self.waiting_cpus),
+            each=Resources(self.waiting_cpus),
+            count=1,
             what="an instance",
             limit_s=60,
             told=None,
@@ -117,6 +118,9 @@ class World:
 
     def free(self) -> Resources:
         return Resources(self.cpus, 64 * 2**30)
+
+    def want(self, waiting: Sequence[Queued]) -> None:
+        """This cluster does not grow."""
 
     def add_job(self, *, resources: Mapping[str, int] = MappingProxyType({}), **config: Any) -> None:
         request = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from raymaker.platform.catalogue import load_catalogue
 from raymaker.platform.database import training, transforms
 from raymaker.platform.database.engine import Database
 from raymaker.platform.reconcile import Reconciler
+from raymaker.platform.room import Queued
 from raymaker.platform.settings import Settings
 from raymaker.platform.transforming import transform_jobs
 from raymaker.platform.transforming.transform_jobs import TransformJobRecord, TransformModel
@@ -40,6 +41,9 @@ class FakeFleet(NoEvaluators, NoPools):
 
     def free(self) -> Resources:
         return Resources(self.cpus, 64 * 2**30)
+
+    def want(self, waiting: Sequence[Queued]) -> None:
+        """This cluster does not grow."""
 
     def launch(self, spec: TrainingSpec) -> None:
         self.launched.append(spec.job_name)
