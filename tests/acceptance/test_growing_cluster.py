@@ -14,7 +14,7 @@ import docker
 import pytest
 
 from support.faults import eventually
-from support.jobs import ENDED, Jobs
+from support.jobs import Jobs, jobs_on
 from support.platform import Platform, running_platform
 from support.servers import free_port
 
@@ -94,14 +94,8 @@ def growing(base_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture
 def jobs(growing: Platform, engine: docker.DockerClient, steps_image: str, tmp_path: Path) -> Iterator[Jobs]:
-    client = growing.client("sagemaker")
-    made = Jobs(client, engine, steps_image, (tmp_path / "models").as_uri())
-    yield made
-    for name in made.made:
-        if made.describe(name)["TrainingJobStatus"] not in ENDED:
-            client.stop_training_job(TrainingJobName=name)
-            made.finish(name)
-    client.close()
+    with jobs_on(growing, engine, steps_image, (tmp_path / "models").as_uri()) as made:
+        yield made
 
 
 def status(platform: Platform) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import uuid
 from collections.abc import Iterator
@@ -112,8 +113,15 @@ def _name_of(job: str) -> str:
 @pytest.fixture
 def jobs(platform: Platform, engine: docker.DockerClient, steps_image: str, s3: ObjectStore) -> Iterator[Jobs]:
     """Jobs on the session's platform, with output in a bucket of their own."""
+    with jobs_on(platform, engine, steps_image, f"s3://{s3.bucket()}/models") as made:
+        yield made
+
+
+@contextlib.contextmanager
+def jobs_on(platform: Platform, engine: docker.DockerClient, image: str, output: str) -> Iterator[Jobs]:
+    """Jobs on a platform, none of which outlives the block."""
     client = platform.client("sagemaker")
-    made = Jobs(client, engine, steps_image, f"s3://{s3.bucket()}/models")
+    made = Jobs(client, engine, image, output)
     yield made
     for name in made.made:
         if made.describe(name)["TrainingJobStatus"] not in ENDED:
