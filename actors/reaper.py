@@ -49,10 +49,13 @@ class Reaper:
         self._keep = keep or (lambda _: False)
         self._unowned_since: dict[tuple[str, str], float] = {}
         self._away: set[str] = set()
+        self.found_nothing = False
+        """Whether the last step saw everything, and nothing of this home, with or without an owner."""
 
     def step(self, now: float) -> list[str]:
         """Look once, and return the names of what was removed. `now` is in seconds."""
         earlier, self._unowned_since = self._unowned_since, {}
+        self.found_nothing = False
         removed, owners = [], set()
         for runtime in self._runtimes:
             for handle, labels in self._look(runtime, f"containers of the {runtime.name} driver"):
@@ -62,12 +65,15 @@ class Reaper:
                     owners.add(_owner(handle, labels))
         if not self._away.isdisjoint(runtime.name for runtime in self._runtimes):
             return removed  # whose containers there are is not known
+        leftover_count = 0
         for kind in self._leftovers:
             for handle, labels in self._look(kind, kind.name):
+                leftover_count += 1
                 is_due = self._is_due(kind, handle, labels, earlier, now) and _owner(handle, labels) not in owners
                 if is_due and self._remove(kind, handle, labels):
                     removed.append(handle.name)
         self._collect_leases(owners)
+        self.found_nothing = not (self._away or removed or owners or leftover_count)
         return removed
 
     def _look(self, source: Leftovers | ContainerRuntime, what: str) -> list[tuple[ContainerHandle, Labels]]:

@@ -22,7 +22,7 @@ from raymaker.actors.storage import ObjectStore
 from raymaker.platform.catalogue import load_catalogue
 from raymaker.platform.changing.update_specs import standing_of
 from raymaker.platform.cluster.fleet import RayFleet
-from raymaker.platform.cluster.janitor import living_nodes, place_janitors
+from raymaker.platform.cluster.janitors import Janitors
 from raymaker.platform.cluster.site import site_of
 from raymaker.platform.database import evaluation_reports, events, metrics, training, transforms, updates
 from raymaker.platform.database.activity import record_activity
@@ -67,7 +67,7 @@ class Control:
         self._reconciler = Reconciler(self._database, self._fleet, settings, self._catalogue, self._watch)
         self._notifier = Notifier(self._database)
         self._notifier.start()
-        self._nodes: frozenset[str] = frozenset()
+        self._janitors = Janitors(self._site, may_leave=settings.grows)
         self._swept_at = 0.0
         threading.Thread(target=self._reconcile, name="reconciler", daemon=True).start()
 
@@ -177,7 +177,7 @@ class Control:
         while True:
             self._awake.clear()
             begun = time.monotonic()
-            for step in (self._reconciler.step, self._fleet.keep_warm, self._look_after_nodes, self._sweep):
+            for step in (self._reconciler.step, self._fleet.keep_warm, self._janitors.step, self._sweep):
                 try:
                     step(time.time())
                 except Exception:
@@ -185,12 +185,6 @@ class Control:
             ended = time.monotonic()
             self._awake.wait(HURRIED_STEP_S if self._reconciler.is_hurried else IDLE_STEP_S)
             time.sleep(max(0.0, ended + min(ended - begun, LONGEST_REST_S) - time.monotonic()))
-
-    def _look_after_nodes(self, _now: float) -> None:
-        """Give nodes that have joined their janitors."""
-        nodes = living_nodes()
-        place_janitors(self._site, nodes - self._nodes)
-        self._nodes = nodes
 
     def _sweep(self, now: float) -> None:
         """Give back room that gangs left behind, now and then."""

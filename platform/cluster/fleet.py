@@ -48,7 +48,8 @@ class RayFleet:
 
     def __init__(self, settings: Settings, on_free: Callable[[], None] = lambda: None) -> None:
         self._site = site_of(settings)
-        self._machines = Machines(self._site, Limits(settings.warm_min, settings.warm_max), on_free)
+        limits = Limits(settings.warm_min, settings.warm_max)
+        self._machines = Machines(self._site, limits, on_free, only_on_head=settings.grows)
         self._gangs = WaitingGangs(self._site, settings.warm_gangs, settings.warm_gang_size)
         self._growth = Growth() if settings.grows else None
         self._abandoned = AbandonedRooms()

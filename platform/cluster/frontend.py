@@ -16,6 +16,7 @@ from raymaker.actors.spec import InstanceType, Resources
 from raymaker.platform.app import create_app
 from raymaker.platform.catalogue import load_catalogue
 from raymaker.platform.cluster.node_standbys import JANITOR
+from raymaker.platform.cluster.nodes import HEAD_RESOURCE, living_nodes
 from raymaker.platform.cluster.reporter import CONTROL_NAME, NAMESPACE
 from raymaker.platform.cluster.workers import find_actor
 from raymaker.platform.database.engine import Database
@@ -27,8 +28,6 @@ from raymaker.serving.proxy import keep_handle_calls_local
 
 FRONTEND_NAME = "raymaker-frontend"
 POOL_TIMEOUT_S = 5.0
-HEAD_RESOURCE = "node:__internal_head__"
-"""Ray's name for a resource that only the head node has."""
 
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -73,7 +72,7 @@ class RayCluster:
 
 def _waiting_containers() -> Iterator[SeenContainer]:
     """Those of every node whose janitor says so in time."""
-    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    nodes = [node.id for node in living_nodes()]
     janitors = {node: janitor for node in nodes if (janitor := find_actor(JANITOR + node)) is not None}
     asked = {janitor.waiting_containers.remote(): node for node, janitor in janitors.items()}
     answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=POOL_TIMEOUT_S) if asked else ([], [])

@@ -8,51 +8,44 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raymaker.actors.pool_folders import remove_ended
+from raymaker.actors.pool_folders import has_pools, remove_ended
 from raymaker.actors.reaper import Reaper
 from raymaker.actors.runtime.select import available_leftovers, available_runtimes
 from raymaker.actors.runtime.standby import Standbys, waiting_containers
 from raymaker.actors.site import Site
 from raymaker.actors.spec import ContainerSpec
-from raymaker.platform.cluster.node_standbys import JANITOR
 from raymaker.platform.cluster.reporter import ControlReporter
-from raymaker.platform.cluster.workers import detached
 
 logger = logging.getLogger(__name__)
 
 STEP_S = 3.0
-CONCURRENCY = 8
-
-
-def living_nodes() -> frozenset[str]:
-    """Name the cluster's nodes that live now."""
-    return frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])
-
-
-def place_janitors(site: Site, nodes: Iterable[str]) -> list[ray.ObjectRef[bool]]:
-    """See that each of these nodes has its janitor. Returns what is answered once they are there."""
-    return [_place_janitor(site, node) for node in nodes]
 
 
 class Janitor:
-    """Runs the reaper for as long as it lives. Ray makes it again when it dies."""
+    """Runs the reaper until it is to leave and nothing is left to remove. Ray makes it again when it dies."""
 
     def __init__(self, site: Site) -> None:
+        self._self = ray.get_runtime_context().current_actor
         self._site = site
+        self._is_leaving = False
         self._standbys = Standbys(site.home, site.standby_count)
         self._was_asked = threading.Event()
         threading.Thread(target=self._sweep, name="janitor", daemon=True).start()
         threading.Thread(target=self._sweep_pools, name="pool-janitor", daemon=True).start()
         threading.Thread(target=self._replenish, name="standbys", daemon=True).start()
 
-    def ready(self) -> bool:
-        """Answer: the janitor is there."""
+    def stay(self) -> bool:
+        """Remain here; an answer means that it does."""
+        self._is_leaving = False
         return True
+
+    def leave(self) -> None:
+        """Have no container wait here, and end once all of this platform is removed from the node."""
+        self._is_leaving = True
+        self._standbys.close()
 
     def start_container(self, spec: ContainerSpec) -> str | None:
         """Have one that waits become this container; one like it will wait for the next. See WaitingContainers."""
@@ -75,6 +68,8 @@ class Janitor:
             try:
                 for name in reaper.step(time.time()):
                     logger.warning("removed %s: its owner is dead", name)
+                if self._is_leaving and reaper.found_nothing and not has_pools(self._site.warm_pools):
+                    ray.kill(self._self, no_restart=True)
             except Exception:
                 logger.exception("a sweep failed; the next one tries again")
             time.sleep(STEP_S)
@@ -99,16 +94,3 @@ class Janitor:
                 self._standbys.replenish()
             except Exception:
                 logger.exception("making containers wait failed; it is tried again when the next is wanted")
-
-
-def _place_janitor(site: Site, node: str) -> ray.ObjectRef[bool]:
-    actor = detached(
-        Janitor,
-        JANITOR + node,
-        CONCURRENCY,
-        get_if_exists=True,
-        max_restarts=-1,
-        scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
-    )
-    ready: ray.ObjectRef[bool] = actor.remote(site).ready.remote()
-    return ready

@@ -28,6 +28,7 @@ from raymaker.actors.spec import Resources, TrainingSpec
 from raymaker.platform.capacity import add
 from raymaker.platform.cluster.machine import Machine, Occupation
 from raymaker.platform.cluster.machine_rooms import machine_rooms, node_of, remove_rooms, reserve_room, room_name
+from raymaker.platform.cluster.nodes import living_nodes
 from raymaker.platform.cluster.workers import detached, find_actor
 from raymaker.platform.pools.seen import MachineStatus, SeenMachine, SeenPool
 from raymaker.platform.pools.sizing import WINDOW_S, Limits, superfluous, wanted_count, wanted_there
@@ -48,6 +49,8 @@ MOST_RUNS = 200
 """After how many attempts a machine's process is made anew."""
 PAUSE_S = 10.0
 """How long no machine is warmed on a node after one failed there."""
+ADDED_IDLE_S = 30.0
+"""How long a machine waits on a node that was added to a cluster which grows: Ray cannot take it away meanwhile."""
 
 Attempt = tuple[str, int]
 
@@ -84,9 +87,11 @@ class _Machine:
 class Machines:
     """All machines of this platform. Used by one thread; `on_free` is called, from another, when one has been freed."""
 
-    def __init__(self, site: Site, limits: Limits, on_free: Callable[[], None]) -> None:
+    def __init__(self, site: Site, limits: Limits, on_free: Callable[[], None], *, only_on_head: bool = False) -> None:
         self._site = site
         self._limits = limits
+        self._only_on_head = only_on_head
+        """Whether none is to wait on other nodes, but for a moment after an attempt."""
         self._on_free = on_free
         self._machines: dict[str, _Machine] = {}
         self._knows_earlier = False
@@ -144,23 +149,27 @@ class Machines:
 
     def keep_warm(self, now: float) -> None:
         """Have as many machines wait on each node as demand asks for, and end those that are too many."""
-        nodes = _cpus_of_nodes()
+        nodes = living_nodes()
+        homes = [node for node in nodes if node.is_head or not self._only_on_head]
         while self._starts and now - self._starts[0] > WINDOW_S:
             self._starts.popleft()
-        wanted = wanted_count(self._limits, self._starts, len(nodes), now)
+        wanted = wanted_count(self._limits, self._starts, len(homes), now)
         machines = self._look()
         self.give_room(HELD_S)
         cpus_each = self._last.instance_type.resources.cpus if self._last is not None else 0.0
         warming = Counter(each.node for each in self._warming())
         running = Counter(each.node for each in machines.values() if each.attempt is not None)
-        for node, cpus in nodes.items():
-            idle = self._idle_on(node)
-            there = wanted_there(self._limits, wanted, cpus, cpus_each, running[node])
-            for name in superfluous(self._limits, {each.name: each.idle_since for each in idle}, there, now):
+        for node in nodes:
+            idle = self._idle_on(node.id)
+            if node in homes:
+                limits, there = self._limits, wanted_there(self._limits, wanted, node.cpus, cpus_each, running[node.id])
+            else:
+                limits, there = replace(self._limits, idle_s=ADDED_IDLE_S), 0
+            for name in superfluous(limits, {each.name: each.idle_since for each in idle}, there, now):
                 self._retire(machines.pop(name))
-            may_warm = now - self._failed_at.get(node, 0.0) > PAUSE_S
-            for _ in range(there - len(idle) - warming[node] if may_warm else 0):
-                self._make(PREFIX + secrets.token_hex(6), node)
+            may_warm = now - self._failed_at.get(node.id, 0.0) > PAUSE_S
+            for _ in range(there - len(idle) - warming[node.id] if may_warm else 0):
+                self._make(PREFIX + secrets.token_hex(6), node.id)
         seen = tuple(map(_seen, machines.values()))
         self.pool = SeenPool(seen, self._limits.least, self._limits.most, wanted, len(self._starts))
 
@@ -325,11 +334,6 @@ class Machines:
     def _await_end(self, machine: _Machine, end: ray.ObjectRef[Any]) -> None:
         machine.end = end
         end.future().add_done_callback(lambda _: self._on_free())
-
-
-def _cpus_of_nodes() -> dict[str, float]:
-    """The nodes that live, and how many CPUs each has."""
-    return {node["NodeID"]: node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]}
 
 
 def _give_back(machine: _Machine) -> None:

@@ -19,10 +19,11 @@ from raymaker.actors.reaper import Reaper
 from raymaker.actors.runtime.select import available_leftovers, available_runtimes
 from raymaker.platform.cluster import head
 from raymaker.platform.cluster.control_actor import ControlActor
-from raymaker.platform.cluster.frontend import FRONTEND_NAME, HEAD_RESOURCE, build_frontend
+from raymaker.platform.cluster.frontend import FRONTEND_NAME, build_frontend
 from raymaker.platform.cluster.growth import want_nothing
-from raymaker.platform.cluster.janitor import living_nodes, place_janitors
+from raymaker.platform.cluster.janitors import place_janitors
 from raymaker.platform.cluster.machine_rooms import remove_all_rooms
+from raymaker.platform.cluster.nodes import HEAD_RESOURCE, living_nodes
 from raymaker.platform.cluster.reporter import CONTROL_NAME, NAMESPACE
 from raymaker.platform.cluster.site import site_of
 from raymaker.platform.cluster.workers import find_actor
@@ -86,7 +87,7 @@ def status(settings: Settings, state: head.HeadState) -> dict[str, Any]:
             "home": str(settings.home_path),
             "ray_address": state.address,
             "dashboard_url": state.dashboard_url,
-            "nodes": sum(1 for node in ray.nodes() if node["Alive"]),
+            "nodes": len(living_nodes()),
             "resources": ray.cluster_resources(),
             "available": ray.available_resources(),
         }
@@ -131,7 +132,7 @@ def _place_actors(settings: Settings) -> None:
         resources={HEAD_RESOURCE: 0.001},
     )
     started = [control.remote(settings).call.remote("wake")]
-    started += place_janitors(site_of(settings), living_nodes())
+    started += place_janitors(site_of(settings), [node.id for node in living_nodes()])
     ray.get(started, timeout=READY_TIMEOUT_S)
 
 
@@ -166,7 +167,7 @@ def _remove_containers(settings: Settings) -> None:
 
 
 def _check_database(settings: Settings) -> None:
-    nodes = sum(1 for node in ray.nodes() if node["Alive"])
+    nodes = len(living_nodes())
     if nodes > 1 and settings.resolved_database_url.startswith("sqlite"):
         raise PlatformError(
             f"The cluster has {nodes} nodes and the database is SQLite, which only one machine may open. "

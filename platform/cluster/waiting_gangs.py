@@ -18,7 +18,7 @@ from ray.util import list_named_actors
 
 from raymaker.actors.site import Site
 from raymaker.actors.spec import Placement, TrainingSpec
-from raymaker.platform.cluster.janitor import living_nodes
+from raymaker.platform.cluster.nodes import living_nodes
 from raymaker.platform.cluster.workers import detached, find_actor
 
 logger = logging.getLogger(__name__)

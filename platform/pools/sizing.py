@@ -34,8 +34,11 @@ def wanted_count(limits: Limits, starts: Iterable[float], node_count: int, now: 
 def wanted_there(limits: Limits, wanted: int, node_cpus: float, cpus_each: float, running_count: int) -> int:
     """Say how many of `wanted` should wait on a node: no more than could run beside those that do, but the least.
 
-    What comes is taken to need what came last, `cpus_each`; 0 where that is not known.
+    What comes is taken to need what came last, `cpus_each`; 0 where that is not known. On a node without CPUs none
+    should.
     """
+    if not node_cpus:
+        return 0
     if not cpus_each:
         return wanted
     return min(wanted, max(limits.least, math.floor(node_cpus / cpus_each) - running_count))

@@ -21,6 +21,8 @@ from support.servers import free_port
 NODE_CPUS = 3
 MOST_NODES = 2
 GROWN_S = 120.0
+GONE_S = 120.0
+"""A machine waits for half a minute on a node that was added, and Ray for its idle time."""
 HEAD_ID = "f" * 51 + "00000"
 """What Ray's provider for laptops calls the node that was there before."""
 VARIABLES = {
@@ -45,6 +47,7 @@ def cluster_configuration(gcs_address: str) -> dict[str, object]:
             "gcs_address": gcs_address,
             "disable_node_updaters": True,
             "disable_launch_config_check": True,
+            "use_node_id_as_ip": True,
         },
         "auth": {},
         "available_node_types": {
@@ -113,8 +116,12 @@ def on(instance_type: str, count: int = 1) -> dict[str, object]:
     return {"InstanceType": instance_type, "InstanceCount": count, "VolumeSizeInGB": 1}
 
 
-def test_nodes_come_for_jobs_that_wait_and_nothing_is_asked_for_afterwards(growing: Platform, jobs: Jobs) -> None:
-    assert status(growing)["nodes"] == 1
+def has_only_its_head(platform: Platform) -> bool:
+    return bool(status(platform)["nodes"] == 1)
+
+
+def test_nodes_come_for_jobs_that_wait_and_go_afterwards(growing: Platform, jobs: Jobs) -> None:
+    assert has_only_its_head(growing)
     names = [jobs.create(ResourceConfig=on("whole_node"), hyperparameters={"steps": 5}) for _ in range(3)]
     for name in names:
         assert jobs.finish(name, GROWN_S)["TrainingJobStatus"] == "Completed"
@@ -122,6 +129,7 @@ def test_nodes_come_for_jobs_that_wait_and_nothing_is_asked_for_afterwards(growi
     assert any("2 CPUs short of what is free" in message for message in told), told
     assert 2 <= status(growing)["nodes"] <= 1 + MOST_NODES
     eventually(lambda: holds_nothing(growing), "nothing is kept for jobs that are over", 60)
+    eventually(lambda: has_only_its_head(growing), "the nodes that were added are taken away", GONE_S)
 
 
 def test_a_gang_gets_the_nodes_that_it_lacks(growing: Platform, jobs: Jobs) -> None:

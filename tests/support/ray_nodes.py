@@ -27,7 +27,7 @@ def ray_nodes(head: Mapping[str, Any], *others: Mapping[str, Any]) -> Iterator[C
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("RAY_TMPDIR", str(folder))  # so that two sessions on one machine do not meet
             patch.setenv("PYTHONPATH", str(TESTS))  # Ray's processes find `support` by it
-            cluster.add_node(include_dashboard=False, **head)
+            cluster.add_node(**{"include_dashboard": False, **head})
             for node in others:
                 cluster.add_node(**node)
             cluster.wait_for_nodes()

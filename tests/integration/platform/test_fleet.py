@@ -17,7 +17,7 @@ from raymaker.actors.spec import InstanceType, Resources, ScoringSpec, TrainingS
 from raymaker.platform.cluster.control_actor import ControlActor
 from raymaker.platform.cluster.fleet import RayFleet, actor_name
 from raymaker.platform.cluster.frontend import RayCluster
-from raymaker.platform.cluster.janitor import living_nodes
+from raymaker.platform.cluster.nodes import living_nodes
 from raymaker.platform.cluster.reporter import CONTROL_NAME, NAMESPACE
 from raymaker.platform.cluster.workers import find_actor
 from raymaker.platform.database.engine import Database
@@ -123,11 +123,11 @@ def test_a_node_that_joins_later_gets_its_janitor(cluster: Cluster, settings: Se
     database.dispose()
     control: Any = ray.remote(ControlActor).options(num_cpus=0, max_concurrency=4).remote(settings)
     for node in living_nodes():
-        wait_until(lambda node=node: find_actor(f"janitor/{node}"))
-    known = living_nodes()
+        wait_until(lambda node=node: find_actor(f"janitor/{node.id}"))
+    known = set(living_nodes())
     joined = cluster.add_node(num_cpus=1)
-    (new,) = wait_until(lambda: living_nodes() - known)
-    janitor = wait_until(lambda: find_actor(f"janitor/{new}"))
-    assert ray.get(janitor.ready.remote(), timeout=TIMEOUT_S)
+    (new,) = wait_until(lambda: set(living_nodes()) - known)
+    janitor = wait_until(lambda: find_actor(f"janitor/{new.id}"))
+    assert ray.get(janitor.stay.remote(), timeout=TIMEOUT_S)
     ray.kill(control)
     cluster.remove_node(joined)

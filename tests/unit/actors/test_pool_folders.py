@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from raymaker.actors.pool_folders import remove_ended
+from raymaker.actors.pool_folders import has_pools, remove_ended
 
 
 def leave(root: Path, pool: str) -> None:
@@ -41,3 +41,12 @@ def test_nobody_is_asked_where_there_is_nothing(tmp_path: Path) -> None:
         raise AssertionError("nobody was to be asked")
 
     assert remove_ended(tmp_path, living) == remove_ended(tmp_path / "none", living) == []
+
+
+def test_it_is_told_whether_a_pool_has_left_anything(tmp_path: Path) -> None:
+    assert not has_pools(tmp_path / "none")
+    assert not has_pools(tmp_path)
+    leave(tmp_path, "ended")
+    assert has_pools(tmp_path)
+    remove_ended(tmp_path, set)
+    assert not has_pools(tmp_path)

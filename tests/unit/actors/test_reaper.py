@@ -210,3 +210,30 @@ def test_leases_of_the_dead_are_collected_once_their_containers_are_gone(home: P
         assert reaper.step(5) == ["job"]
         reaper.step(6)
         assert [path.name for path in leases.iterdir()] == ["living"]
+
+
+def test_it_says_when_a_look_found_nothing_at_all(home: Path) -> None:
+    runtime, left = FakeRuntime(home), FakeLeftovers(home, "fake things")
+    reaper = Reaper([runtime], home, reap_after_s=5, leftovers=[left])
+
+    def finds_nothing(now: float) -> bool:
+        reaper.step(now)
+        return reaper.found_nothing
+
+    assert not reaper.found_nothing, "it has not looked"
+    assert finds_nothing(0)
+    with Lease.acquire(home, "job"):
+        runtime.add("job")
+        assert not finds_nothing(1), "what is owned is there too"
+    assert not finds_nothing(2)
+    assert not finds_nothing(7), "it was there until this look"
+    assert finds_nothing(8)
+    left.add("other", kind="")
+    assert not finds_nothing(9)
+    assert not finds_nothing(14)
+    assert finds_nothing(15)
+    for source in (runtime, left):
+        source.go_away()
+        assert not finds_nothing(16), "what is not seen may be there"
+        source.come_back()
+    assert finds_nothing(17)

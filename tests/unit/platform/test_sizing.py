@@ -21,7 +21,17 @@ def test_more_wait_where_more_jobs_come(recent: int, nodes: int, wanted: int) ->
 
 @pytest.mark.parametrize(
     ("cpus", "each", "running", "there"),
-    [(2, 1, 0, 2), (2, 1, 1, 1), (2, 1, 2, 1), (8, 1, 2, 4), (8, 4, 0, 2), (2, 0.01, 0, 4), (2, 0, 0, 4), (0, 1, 0, 1)],
+    [
+        (2, 1, 0, 2),
+        (2, 1, 1, 1),
+        (2, 1, 2, 1),
+        (8, 1, 2, 4),
+        (8, 4, 0, 2),
+        (2, 0.01, 0, 4),
+        (2, 0, 0, 4),
+        (0, 1, 0, 0),
+        (0, 0, 0, 0),
+    ],
 )
 def test_no_more_wait_than_could_run_but_the_least(cpus: float, each: float, running: int, there: int) -> None:
     assert wanted_there(LIMITS, 4, cpus, each, running) == there
