@@ -21,6 +21,7 @@ from raymaker.platform.cluster.reporter import CONTROL_NAME, NAMESPACE
 from raymaker.platform.cluster.workers import find_actor
 from raymaker.platform.database.engine import Database
 from raymaker.platform.errors import ServiceUnavailable
+from raymaker.platform.node_types import nodes_to_come
 from raymaker.platform.operations.registry import Context
 from raymaker.platform.pools.seen import SeenContainer, SeenPool
 from raymaker.platform.settings import Settings
@@ -37,20 +38,20 @@ class RayCluster:
 
     def __init__(self, settings: Settings) -> None:
         self._types = load_catalogue(settings)
+        self._to_come = nodes_to_come(settings)
 
     def instance_types(self) -> dict[str, InstanceType]:
         """The catalogue, by name."""
         return dict(self._types)
 
     def nodes(self) -> list[Resources]:
-        """What each living node could give in all."""
-        totals = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        return [
-            Resources(
-                cpus=total.get("CPU", 0.0), memory_bytes=int(total.get("memory", 0.0)), gpus=total.get("GPU", 0.0)
-            )
-            for total in totals
-        ]
+        """What each node could give in all: those that live, or where nodes are added the head and all that may be."""
+        living = [node for node in living_nodes() if node.is_head or not self._to_come]
+        return [node.resources for node in living] + (self._to_come or [])
+
+    def is_open_ended(self) -> bool:
+        """Whether the cluster grows by nodes of which nothing is known."""
+        return self._to_come is None
 
     def pool(self) -> SeenPool:
         """The machines that run jobs, and those that wait, as the control actor saw them last; containers that wait."""

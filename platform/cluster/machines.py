@@ -162,7 +162,8 @@ class Machines:
         for node in nodes:
             idle = self._idle_on(node.id)
             if node in homes:
-                limits, there = self._limits, wanted_there(self._limits, wanted, node.cpus, cpus_each, running[node.id])
+                limits = self._limits
+                there = wanted_there(limits, wanted, node.resources.cpus, cpus_each, running[node.id])
             else:
                 limits, there = replace(self._limits, idle_s=ADDED_IDLE_S), 0
             for name in superfluous(limits, {each.name: each.idle_since for each in idle}, there, now):

@@ -29,6 +29,7 @@ from raymaker.platform.cluster.site import site_of
 from raymaker.platform.cluster.workers import find_actor
 from raymaker.platform.database.engine import Database
 from raymaker.platform.errors import PlatformError
+from raymaker.platform.node_types import nodes_to_come
 from raymaker.platform.settings import Settings
 from raymaker.serving.endpoint import APPLICATION
 from raymaker.serving.proxy import remove_proxy, start_serve
@@ -49,6 +50,7 @@ def up(settings: Settings) -> head.HeadState:
             state = head.HeadState(settings.ray_address, settings.url, None, None, None)
         else:
             remove_proxy(settings.home_path)
+            nodes_to_come(settings)  # says what is wrong with the file, before anything is started
             _check_ports(settings)
             state = head.start_head(settings)
         head.write_state(settings.home_path, state)

@@ -43,8 +43,8 @@ def find_instance_type(context: Context, name: str, path: str) -> InstanceType:
 
 
 def room_for(context: Context, needed: Resources) -> float:
-    """How many instances the nodes could hold if they held nothing else; infinity where the cluster grows."""
-    return math.inf if context.settings.grows else count_that_fit(context.cluster.nodes(), needed)
+    """How many instances the nodes could hold if they held nothing else; infinity where nobody knows what will come."""
+    return math.inf if context.cluster.is_open_ended() else count_that_fit(context.cluster.nodes(), needed)
 
 
 def read_tags(request: Request) -> dict[str, str]:

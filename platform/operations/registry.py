@@ -22,7 +22,10 @@ class Cluster(Protocol):
         """The catalogue, by name."""
 
     def nodes(self) -> list[Resources]:
-        """What each living node could give in all, whatever runs there now."""
+        """What each node could give in all, whatever runs there now: those that live, and those that may be added."""
+
+    def is_open_ended(self) -> bool:
+        """Whether nodes may be added of which nothing is known."""
 
     def pool(self) -> SeenPool:
         """The machines that run jobs, and those that wait. Raises ServiceUnavailable."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import docker
 import pytest
+from botocore.exceptions import ClientError
 
 from support.faults import eventually
 from support.jobs import Jobs, jobs_on
@@ -137,3 +138,8 @@ def test_a_gang_gets_the_nodes_that_it_lacks(growing: Platform, jobs: Jobs) -> N
     assert jobs.finish(name, GROWN_S)["TrainingJobStatus"] == "Completed"
     assert status(growing)["nodes"] == 1 + MOST_NODES
     eventually(lambda: holds_nothing(growing), "nothing is kept for jobs that are over", 60)
+
+
+def test_what_no_nodes_could_hold_is_refused_at_once(jobs: Jobs) -> None:
+    with pytest.raises(ClientError, match="there is room for 2 in all: 2 nodes of 3 CPUs"):
+        jobs.create(ResourceConfig=on("whole_node", 3))

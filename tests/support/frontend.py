@@ -30,6 +30,9 @@ class QuietCluster:
     def nodes(self) -> list[Resources]:
         return [Resources(cpus=64, memory_bytes=256 * 1024**3)]
 
+    def is_open_ended(self) -> bool:
+        return False
+
     def pool(self) -> SeenPool:
         waiting = SeenMachine("machine/a", "node-1", MachineStatus.WAITING, 3, 1_700_000_000.0)
         running = SeenMachine("machine/b", "node-1", MachineStatus.RUNNING, 0, 0.0, "digits", 1)

@@ -31,6 +31,7 @@ class SmallCluster:
         self._types = load_catalogue(settings)
         self._nodes = [Resources(cpus=16, memory_bytes=64 * GIB), Resources(cpus=3, memory_bytes=64 * GIB)]
         self.wake_count = 0
+        self.may_grow = False
 
     def add_type(self, name: str, resources: Resources) -> None:
         self._types[name] = InstanceType(name, resources)
@@ -43,6 +44,9 @@ class SmallCluster:
 
     def nodes(self) -> list[Resources]:
         return self._nodes
+
+    def is_open_ended(self) -> bool:
+        return self.may_grow
 
     def pool(self) -> SeenPool:
         waiting = SeenMachine("machine/a", "node-1", MachineStatus.WAITING, 3, 1_700_000_000.0)
