@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 
 from raymaker.platform import dispatch, prometheus, query, wire
 from raymaker.platform.errors import ApiError, ClientError, RequestTimeout, RequestTooLarge, ServiceUnavailable
-from raymaker.platform.hosting.waiting_room import ClientGone, WaitingRoom, find_sleeper
+from raymaker.platform.hosting.waiting_room import WaitingRoom, find_sleeper
 from raymaker.platform.hosting.way_in import ProxyWay
 from raymaker.platform.operations.registry import HANDLERS, Context
 from raymaker.platform.records import EndpointRecord
 from raymaker.platform.wire import HttpAnswer
+from raymaker.serving.leaving import ClientGone
 from raymaker.serving.proxy import NO_ROUTE_HEADER
 
 BODY_LIMIT_BYTES = 4 * 1024 * 1024

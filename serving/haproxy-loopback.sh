@@ -16,6 +16,7 @@ if [ -n "$configuration" ]; then
     # 3: one line per event, none per request.
     # 4: what cannot be answered is answered in the wire's own shape, so that clients retry.
     # 5: so is everything while haproxy knows no routes yet; with the platform's own at / it is the only time.
+    # 6: replicas of endpoints notice themselves that a client leaves (leaving.py), which costs less than Serve's way.
     sed -i \
         -e "s/^\( *bind \):\([0-9][0-9]*\)\$/\1$host:\2/" \
         -e "s/^\( *bind \)\*:\([0-9][0-9]*\)\$/\1$host:\2/" \
@@ -24,6 +25,7 @@ if [ -n "$configuration" ]; then
         -e "s#^\( *errorfile 503 \).*#\1${RAYMAKER_PROXY_UNAVAILABLE_FILE}#" \
         -e "s#^\( *errorfile 50[24] \).*#\1${RAYMAKER_PROXY_BROKEN_OFF_FILE}#" \
         -e "s/^\( *http-request return status \)404 .*/\1503 default-errorfiles/" \
+        -e "/^frontend http_frontend\$/a\\    http-request set-header x-request-disconnect-disabled ?1 if { path_beg /endpoints/ }" \
         "$configuration"
     # What has no live replica is sent to the application at /, the platform's own, which holds a request or says why not.
     # Serve's fallback would hold it without bound, and for good where no replica ever comes. Its name says the port: of a

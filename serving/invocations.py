@@ -21,6 +21,7 @@ from raymaker.serving.backend import Backend, Invocation, ScoredStream
 from raymaker.serving.capture import Capture
 from raymaker.serving.capture_record import exchange_of
 from raymaker.serving.errors import StreamBroken
+from raymaker.serving.leaving import ClientGone, WhileClientStays
 from raymaker.serving.runtime_wire import Headers, Refusal, WireAnswer
 from raymaker.serving.spec import EndpointSpec
 
@@ -37,10 +38,6 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Way = Callable[[Scope, Receive, Send], Awaitable[WireAnswer | None]]
-
-
-class ClientGone(Exception):
-    """The client left, or stopped reading: there is nobody to answer."""
 
 
 class Invocations:
@@ -113,7 +110,8 @@ class Invocations:
         headers = self._container_headers(scope["headers"])
         invocation = Invocation(headers, await self._receive_body(scope, receive))
         began_at = self.load.touch()
-        scored = await self._backend.invoke(invocation)
+        async with WhileClientStays(receive):
+            scored = await self._backend.invoke(invocation)
         self.load.answered(scored.variant, began_at)
         if scored.status >= 400:  # noqa: PLR2004 - HTTP's errors
             return wire.model_error(scored.status, scored.body, scored.log_stream_arn)
@@ -126,7 +124,7 @@ class Invocations:
         headers = self._container_headers(wire.rename(scope["headers"], wire.STREAM_NAMES))
         invocation = Invocation(headers, await self._receive_body(scope, receive))
         began_at = self.load.touch()
-        async with self._backend.stream(invocation) as scored:
+        async with WhileClientStays(receive), self._backend.stream(invocation) as scored:
             self.load.answered(scored.variant, began_at)
             await send(_start(scope, wire.stream_begins(scored.status, scored.headers, scored.variant)))
             try:

@@ -8,7 +8,7 @@ come up is the reconciler's matter.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -25,6 +25,7 @@ from raymaker.platform.operations.registry import Context
 from raymaker.platform.records import Deployment, EndpointRecord, EndpointStatus, SleepStage
 from raymaker.platform.wire import HttpAnswer
 from raymaker.serving import runtime_wire
+from raymaker.serving.leaving import ClientGone, WhileClientStays
 from raymaker.serving.runtime_wire import Refusal, WireAnswer
 
 MOST_HELD = 256
@@ -90,7 +91,8 @@ class WaitingRoom:
         try:
             with self._place() as place:
                 request = await self._receive(sleeper, scope, receive, place)
-                await _unless_gone(self._serve(sleeper.name, request, send), receive)
+                async with WhileClientStays(receive):
+                    await self._serve(sleeper.name, request, send)
         except Refusal as refusal:
             return _http(refusal.answer)
         return None
@@ -199,10 +201,6 @@ class WaitingRoom:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
 
-class ClientGone(Exception):
-    """The client hung up before it was answered."""
-
-
 class _Place:
     """What one request has taken of the room."""
 
@@ -228,26 +226,6 @@ def _may_come(record: EndpointRecord) -> bool:
 def _limit_bytes(deployment: Deployment, default: int) -> int:
     """The largest body that any variant takes."""
     return max(int(variant.request.get("MaxPayloadInBytes", default)) for variant in deployment.variants)
-
-
-async def _unless_gone(work: Coroutine[Any, Any, None], receive: Receive) -> None:
-    """Do the work, and give it up where the client hangs up meanwhile. Raises ClientGone."""
-
-    async def hang_up() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            continue
-
-    loop = asyncio.get_running_loop()
-    working, leaving = loop.create_task(work), loop.create_task(hang_up())
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientGone
-        working.result()
-    finally:
-        for task in (working, leaving):
-            task.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
 
 
 def _http(answer: WireAnswer) -> HttpAnswer:

@@ -4,7 +4,9 @@
 import http.server
 import json
 import os
+import select
 import signal
+import socket
 import sys
 import threading
 import time
@@ -70,6 +72,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             time.sleep(float(argument))
         if verb == "hang":
             Path("/tmp/hang").touch()
+        if verb == "await-leave":
+            self.await_leave(float(argument))
         if verb == "drop":
             self.close_connection = True
             return
@@ -101,6 +105,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except OSError:
             LEFT.append(sent)
         self.close_connection = verb == "break"
+
+    def await_leave(self, most_s: float) -> None:
+        """Work until the client leaves."""
+        if select.select([self.connection], [], [], most_s)[0] and not self.connection.recv(1, socket.MSG_PEEK):
+            LEFT.append(0)
 
     def answer(self, status: int, body: bytes) -> None:
         self.send_response(status)

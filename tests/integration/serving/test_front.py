@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import signal
 import time
@@ -21,6 +22,7 @@ from integration.serving.serving_cluster import ServeCluster, process_tree
 
 from raymaker.actors.artifacts import pack
 from raymaker.actors.storage import ObjectStore
+from raymaker.serving import proxy
 from raymaker.serving.captured import CapturedQuery, CapturedRecord, Payload, read_captured
 from raymaker.serving.endpoint import EndpointState
 from raymaker.serving.spec import PARQUET, AsyncSpec, CaptureSpec
@@ -136,6 +138,18 @@ def test_a_client_that_does_not_read_holds_the_model_back_and_one_that_leaves_en
         eventually(stands_still, "the model waits for its client", 30)
         assert int(seen[-1]) < 64, "what nobody reads is not kept for them"
     eventually(lambda: ask(runtime, "left") != left_before, "the container hears that its client left", 30)
+
+
+def test_a_client_that_leaves_before_its_answer_ends_the_work_for_it(cluster: ServeCluster, runtime: Any) -> None:
+    left_before = int(ask(runtime, "left"))
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", cluster.port, timeout=30)) as connection:
+        headers = {"X-Amzn-SageMaker-Custom-Attributes": "await-leave 4"}
+        connection.request("POST", f"/endpoints/{NAME}/invocations", b"x", headers)
+        time.sleep(1)
+    eventually(lambda: int(ask(runtime, "left")) == left_before + 1, "the container hears that its client left", 30)
+    (configuration,) = proxy.proxy_folder(cluster.site.home).rglob("haproxy.cfg")
+    told = "http-request set-header x-request-disconnect-disabled ?1 if { path_beg /endpoints/ }"
+    eventually(lambda: configuration.read_text().count(told) == 1, "Serve is told not to look for that itself", 10)
 
 
 def test_a_container_that_dies_in_the_middle_is_told_in_the_stream(
