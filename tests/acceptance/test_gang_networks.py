@@ -7,6 +7,7 @@ from pathlib import Path
 
 import docker
 import numpy as np
+import pytest
 
 from support.faults import eventually
 from support.gangs import TRAIN, expected_weights, read_model
@@ -17,6 +18,7 @@ STEPS, BALLAST = 12, 500_000
 BALLAST_BYTES = 8 * BALLAST
 
 
+@pytest.mark.long
 def test_a_gang_trains_one_model_over_a_wire(engine: docker.DockerClient, base_image: str, tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "train.py").write_text(TRAIN)

@@ -74,6 +74,7 @@ def until_it_goes_on(gangs: Gangs, name: str, starts: int) -> None:
     assert gangs.start_count(name) == starts, gangs.events(name)
 
 
+@pytest.mark.long
 def test_a_job_finds_a_gang_that_waits_and_outlives_it(gangs: Gangs, lives: Lives) -> None:
     until_a_gang_waits(gangs.platform)
     machines, supervisors = processes(gangs, MACHINE), processes(gangs, SUPERVISOR)

@@ -63,6 +63,7 @@ def test_gangs_wait_stop_and_fail_as_they_are_asked_to(gangs: Gangs) -> None:
         gangs.assert_nothing_left(name)
 
 
+@pytest.mark.long
 def test_an_elastic_gang_goes_on_with_one_machine_and_grows_back(gangs: Gangs, hurt: GangFaults, lives: Lives) -> None:
     elastic = {"InstanceType": "whole", "MinInstanceCount": 1, "MaxInstanceCount": 2}
     name = gangs.create(2, checkpoints=True, hyperparameters={**PACED, "every": 10}, resources=elastic)

@@ -19,6 +19,8 @@ from support.jobs import Jobs, jobs_on
 from support.platform import Platform, running_platform
 from support.servers import free_port
 
+pytestmark = pytest.mark.long
+
 NODE_CPUS = 3
 MOST_NODES = 2
 GROWN_S = 120.0
