@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 CONCURRENCY = 8
 LOOK_S = 3.0
 """How often is looked which nodes are in use."""
+TIMEOUT_S = 5
+REST_S = 60.0
+"""How long Ray may take to say it, and how long it is left alone after it did not: the whole control loop waits."""
 MOST_ACTORS = 10_000
 """As many as Ray lists."""
 
@@ -42,7 +45,7 @@ class Janitors:
         self._site = site
         self._may_leave = may_leave
         self._known: frozenset[str] = frozenset()
-        self._looked_at = 0.0
+        self._look_at = 0.0
         self._is_told = False
 
     def step(self, now: float) -> None:
@@ -51,25 +54,27 @@ class Janitors:
         names = frozenset(node.id for node in nodes)
         place_janitors(self._site, names - self._known)
         self._known = names
-        if self._may_leave and len(nodes) > 1 and now - self._looked_at >= LOOK_S:
-            self._looked_at = now
-            self._look_after([node for node in nodes if not node.is_head])
+        if self._may_leave and len(nodes) > 1 and now >= self._look_at:
+            knows = self._look_after([node for node in nodes if not node.is_head])
+            self._look_at = now + (LOOK_S if knows else REST_S)
 
-    def _look_after(self, nodes: Collection[Node]) -> None:
+    def _look_after(self, nodes: Collection[Node]) -> bool:
+        """Have janitors where somebody works, and there alone; False where Ray does not say where."""
         try:
             gcs = ray.get_runtime_context().gcs_address
-            actors = list_actors(gcs, filters=[("state", "=", "ALIVE")], limit=MOST_ACTORS)
+            actors = list_actors(gcs, filters=[("state", "=", "ALIVE")], limit=MOST_ACTORS, timeout=TIMEOUT_S)
         except (RayStateApiException, OSError) as error:
             if not self._is_told:
                 logger.warning("Ray does not list its actors, so no janitor leaves, and no node can: %s", error)
             self._is_told = True
-            return
+            return False
         attended = {node.id for node in nodes for actor in actors if actor.name == JANITOR + node.id}
         in_use = {actor.node_id for actor in actors if not (actor.name or "").startswith(JANITOR)}
         place_janitors(self._site, [node.id for node in nodes if node.id in in_use])
         for node in attended - in_use:
             if (janitor := find_actor(JANITOR + node)) is not None:
                 janitor.leave.remote()
+        return True
 
 
 def _place_janitor(site: Site, node: str) -> ray.ObjectRef[bool]:

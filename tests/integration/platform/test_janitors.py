@@ -53,7 +53,7 @@ class Nodes:
             time.sleep(0.2)
 
     def step(self) -> None:
-        self._now += 10
+        self._now += 100
         self.janitors.step(self._now)
 
     def has_janitor(self, node: str) -> bool:
