@@ -38,6 +38,7 @@ def test_four_containers_on_two_nodes_meet_and_train_the_model_that_one_trains(g
     np.testing.assert_allclose(gangs.model(name)[1], gangs.model(alone)[1], rtol=1e-9)
 
 
+@pytest.mark.long
 def test_gangs_wait_stop_and_fail_as_they_are_asked_to(gangs: Gangs) -> None:
     with pytest.raises(ClientError, match="can never hold so many instances of whole"):
         gangs.create(3, resources={"InstanceType": "whole"})
