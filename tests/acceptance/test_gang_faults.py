@@ -12,7 +12,7 @@ from support.faults import eventually
 from support.gang_faults import GangFaults
 from support.gangs import Gangs, Lives
 
-pytestmark = pytest.mark.usefixtures("both_nodes")
+pytestmark = [pytest.mark.usefixtures("both_nodes"), pytest.mark.long]
 
 ENDLESS = 100_000
 PACED = {"steps": ENDLESS, "pace_s": 0.2, "every": 10}
@@ -41,7 +41,6 @@ def until_new_checkpoint(gangs: Gangs, name: str) -> None:
     eventually(lambda: gangs.stored_step(name) > since, f"a new checkpoint of {name} is stored")
 
 
-@pytest.mark.long
 def test_containers_and_ranks_of_one_machine_die_in_every_phase(gangs: Gangs, hurt: GangFaults, lives: Lives) -> None:
     name = gangs.create(
         1, 2, checkpoints=True, hyperparameters={**PACED, "fork": 1}, resources=WHOLE, RetryStrategy=PATIENT
@@ -74,7 +73,6 @@ def test_a_job_whose_rank_dies_fails_as_its_container_says(gangs: Gangs, hurt: G
     gangs.assert_nothing_left(name)
 
 
-@pytest.mark.long
 def test_parts_of_a_gang_die_in_every_phase(gangs: Gangs, hurt: GangFaults, lives: Lives) -> None:
     name = lose_parts_in_the_download(gangs, hurt)
     lose_parts_in_training(gangs, hurt, name)

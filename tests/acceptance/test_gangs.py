@@ -98,6 +98,7 @@ def until_it_trains_on(gangs: Gangs, name: str, machines: int, stored: int) -> i
     return gangs.stored_step(name)
 
 
+@pytest.mark.long
 def test_a_gang_hears_that_a_node_is_about_to_be_taken_away(gangs: Gangs, hurt: GangFaults) -> None:
     name = gangs.create(2, hyperparameters={**PACED, "heed": 1}, resources={"InstanceType": "whole"})
     gangs.until_resumed(name, 1)

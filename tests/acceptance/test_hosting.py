@@ -105,6 +105,7 @@ def test_a_killed_container_is_replaced_behind_the_same_name(hosting: Hosting) -
     assert {c.id for c in hosting.containers(name) if c.status == "running"}.isdisjoint({c.id for c in first})
 
 
+@pytest.mark.long
 def test_a_first_deployment_that_never_pings_fails_with_the_reason_and_leaves_nothing(hosting: Hosting) -> None:
     config = hosting.config({"NEVER_WELL": "1"}, ContainerStartupHealthCheckTimeoutInSeconds=60)
     name = hosting.create(config)

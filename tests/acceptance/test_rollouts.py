@@ -23,6 +23,7 @@ def endpoint(hosting: Hosting) -> str:
     return name
 
 
+@pytest.mark.long
 def test_a_canary_then_all_then_step_by_step_and_no_request_is_lost(
     platform: Platform, hosting: Hosting, endpoint: str
 ) -> None:

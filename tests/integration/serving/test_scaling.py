@@ -15,6 +15,7 @@ from support.faults import eventually
 
 
 @pytest.mark.parametrize("is_routed", [False, True], ids=["simple", "behind a router"])
+@pytest.mark.long
 def test_instances_follow_the_load_within_bounds_and_no_request_is_lost(
     cluster: ServeCluster, engine: docker.DockerClient, *, is_routed: bool
 ) -> None:
