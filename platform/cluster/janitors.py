@@ -12,8 +12,6 @@ from collections.abc import Collection, Iterable
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from ray.util.state import list_actors
-from ray.util.state.exception import RayStateApiException
 
 from raymaker.actors.site import Site
 from raymaker.platform.cluster.janitor import Janitor
@@ -60,6 +58,10 @@ class Janitors:
 
     def _look_after(self, nodes: Collection[Node]) -> bool:
         """Have janitors where somebody works, and there alone; False where Ray does not say where."""
+        # Few control planes need it, and it takes long to load.
+        from ray.util.state import list_actors
+        from ray.util.state.exception import RayStateApiException
+
         try:
             gcs = ray.get_runtime_context().gcs_address
             actors = list_actors(gcs, filters=[("state", "=", "ALIVE")], limit=MOST_ACTORS, timeout=TIMEOUT_S)

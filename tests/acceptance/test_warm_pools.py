@@ -81,8 +81,9 @@ class Pools:
         self.jobs.sagemaker.update_training_job(TrainingJobName=name, ResourceConfig=period)
 
     def machines(self, status: str) -> dict[str, dict[str, Any]]:
-        """The machines of a status, by the job that they run or are kept after."""
-        found = json.loads(self.platform.cli("pools", "--json").stdout)["Machines"]
+        """The machines of a status, by the job that they run or are kept after; none while nobody says."""
+        asked = self.platform.cli("pools", "--json")
+        found = json.loads(asked.stdout)["Machines"] if asked.returncode == 0 else []
         return {it.get("TrainingJobName", ""): it for it in found if it["MachineStatus"] == status}
 
     def folders(self) -> list[Path]:

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import ray
+import ray.util.state
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ray.util.state.exception import ServerUnavailable
 
 from raymaker.actors.site import Site
 from raymaker.actors.storage import StoreConfig
-from raymaker.platform.cluster import janitors
 from raymaker.platform.cluster.janitors import Janitors
 from raymaker.platform.cluster.node_standbys import JANITOR
 from raymaker.platform.cluster.nodes import living_nodes
@@ -108,7 +108,7 @@ def test_where_ray_does_not_list_its_actors_janitors_stay(
     def refuse(*_: Any, **__: Any) -> Any:
         raise ServerUnavailable("there is no dashboard")
 
-    monkeypatch.setattr(janitors, "list_actors", refuse)
+    monkeypatch.setattr(ray.util.state, "list_actors", refuse)
     nodes.look_after(may_leave=True)
     nodes.until(lambda: nodes.has_janitor(nodes.added), "it has its own")
     nodes.until(lambda: bool(caplog.records), "it is told")
