@@ -30,15 +30,17 @@ def nodes_to_come(settings: Settings) -> list[Resources] | None:
             f"{settings.autoscaling_config} has no table available_node_types. The setting autoscaling_config takes "
             "the file that `ray up` takes"
         )
-    most = configuration.get("max_workers", MANY)
+    most = _limit(configuration, MANY)
     workers = {name: each for name, each in types.items() if name != configuration.get("head_node_type")}
-    if any("CPU" not in each.get("resources", {}) for each in workers.values()):
+    if any("CPU" not in (each.get("resources") or {}) for each in workers.values()):
         return None
-    return [
-        _resources(each["resources"])
-        for each in workers.values()
-        for _ in range(min(each.get("max_workers", most), most, MANY))
-    ]
+    return [_resources(each["resources"]) for each in workers.values() for _ in range(min(_limit(each, most), most))]
+
+
+def _limit(of: Mapping[str, Any], default: int) -> int:
+    """The most workers of all types, or of one; where it is left out or empty, the default."""
+    found = of.get("max_workers")
+    return default if found is None else min(int(found), MANY)
 
 
 def _read(path: Path) -> Mapping[str, Any]:

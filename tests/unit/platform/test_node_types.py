@@ -38,11 +38,13 @@ def test_of_each_type_so_many_come_as_the_file_allows(home: Path) -> None:
     ]
     assert read(home, {"head": HEAD, "small": small}, max_workers=1) == [Resources(3.0, 2**30)]
     assert read(home, {"head": HEAD, "small": small}) == [Resources(3.0, 2**30)] * 2
+    assert read(home, {"head": HEAD, "small": {**small, "max_workers": None}}, max_workers=1) == [Resources(3.0, 2**30)]
     assert len(read(home, {"head": HEAD, "large": large}) or []) == 1000, "what is not limited is taken for many"
 
 
 def test_where_the_cloud_says_what_a_type_has_nothing_is_known(home: Path) -> None:
     assert read(home, {"head": {}, "worker": {"resources": {}}}, max_workers=2) is None
+    assert read(home, {"head": {}, "worker": {"resources": None}}, max_workers=None) is None
     assert read(home, {"head": {}, "worker": {"node_config": {"InstanceType": "large"}}}, max_workers=2) is None
 
 

@@ -321,6 +321,15 @@ def test_what_is_harmless_is_accepted(api, changes):
     api.create_job("job", **changes)
 
 
+def test_what_no_living_node_holds_is_accepted_where_nobody_knows_which_may_come(api):
+    large = {"InstanceType": "ml.m5.24xlarge", "InstanceCount": 1, "VolumeSizeInGB": 1}
+    with pytest.raises(ValidationException, match="96 CPUs of at most 16"):
+        api.create_job("job", ResourceConfig=large)
+    api.cluster.may_grow = True
+    api.create_job("job", ResourceConfig=large)
+    api.create_job("jobs", ResourceConfig={**large, "InstanceCount": 100})
+
+
 @pytest.mark.parametrize(
     "path",
     [
