@@ -40,6 +40,7 @@ def pytest_report_header() -> str:
     return "NVIDIA GPU: found" if HAS_GPU else "NVIDIA GPU: none on this machine, so tests/gpu is left out"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the quick stages first, so that a plain mistake is told within seconds; say which tests stay together."""
     items.sort(key=_stage_of)
