@@ -7,6 +7,7 @@ restarts, calls wait for it; what options a container gets is `docker_options.py
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -69,6 +70,8 @@ KILL_WAIT_S = 30.0
 SEEN_RUNNING_S = 0.25
 """How long a program must live to count as running, where the engine's processes cannot be seen from here."""
 NOT_RUNNABLE_CODES = frozenset({126, 127})
+NETWORK_GONE = re.compile(r"\bnetwork \S+ not found")
+"""Within what the engine says, with which words around it depends on its version."""
 
 T = TypeVar("T")
 
@@ -293,7 +296,7 @@ def _start_in_network(api: docker.APIClient, spec: ContainerSpec, container_id: 
             api.start(container_id)
             return
         except NotFound as error:
-            is_networks = group_label(spec) and str(error.explanation).startswith("network ")
+            is_networks = group_label(spec) and NETWORK_GONE.search(str(error.explanation))
             if not is_networks or time.monotonic() >= deadline:
                 raise
         network_of(api, spec, home)
