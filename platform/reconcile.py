@@ -285,9 +285,9 @@ class Reconciler:
         ):
             self._is_awaited = True
             return
-        fleets = {variant.name: spec.fleet_name(variant) for variant in (*spec.variants, *spec.shadows)}
+        fleets = {variant.name: spec.instances_of(variant) for variant in (*spec.variants, *spec.shadows)}
         running, wanted = (
-            {name: counts.get(fleet, 0) for name, fleet in fleets.items()}
+            {name: min(counts.get(fleet, 0) for fleet in each) for name, each in fleets.items()}
             for counts in (seen.running_counts, seen.wanted_counts)
         )
         hosting.endpoint_healthy(self._database, endpoint.name, endpoint.generation, running, now, wanted_counts=wanted)

@@ -24,7 +24,7 @@ from raymaker.serving.fleet_handle import REPLICA_WAIT_S
 from raymaker.serving.kept_container import HEALTH_PERIOD_S
 from raymaker.serving.proxy import DRAINING_S
 from raymaker.serving.replica import ScoringReplica
-from raymaker.serving.router_replica import RouterReplica
+from raymaker.serving.router_replica import Behind, RouterReplica
 from raymaker.serving.scaling import replica_options
 from raymaker.serving.spec import FRONT, EndpointSpec, VariantSpec
 from raymaker.serving.variant_replica import VariantReplica
@@ -41,7 +41,8 @@ WANTED = RUNNING | {"STARTING", "UPDATING", "RECOVERING"}
 """The states of replicas that answer, and of those that do or are to: all but those that are on their way out."""
 
 MOST_ROUTERS = 2
-"""How many replicas a router has where its endpoint has as many instances: so that one may die."""
+"""How many replicas a router has where its endpoint has as many instances: so that one may die. Where it runs graphs
+itself, it has as many as those have instances."""
 
 
 class EndpointState(enum.Enum):
@@ -114,16 +115,18 @@ def deploy(
     """
     _require_serve()
     fleets: dict[str, Any] = {}
+    apart: dict[str, Any] = {}
     for each in (spec, *beside):
         for variant in each.fleets:
-            parts = {hostname: fleets[each.fleet_name(part)] for hostname, part in variant.parts.items()}
             replica = _with_container(VariantReplica, each, variant)
+            parts = _parts_of(each, variant, fleets)
             fleets[each.fleet_name(variant)] = replica.bind(each.only(variant), site, reporter, parts)
+        apart |= {each.fleet_name(variant): (variant, _parts_of(each, variant, fleets)) for variant in each.apart}
     if spec.is_simple:
         front = _with_container(ScoringReplica, spec, spec.variants[0]).bind(spec, site, reporter, queue, fleets)
     else:
         table = traffic_of(spec) if share >= 1 else traffic_between(spec, beside[0], share)
-        front = _router_front(spec, table).bind(spec, site, reporter, queue, fleets)
+        front = _router_front(spec, table).bind(spec, site, reporter, queue, Behind(fleets, apart))
     target = serve.RunTarget(
         front, name=APPLICATION + spec.endpoint_name, route_prefix=f"/endpoints/{spec.endpoint_name}"
     )
@@ -168,6 +171,10 @@ def _count(deployment: DeploymentStatusOverview, states: Collection[str]) -> int
     return sum(count for state, count in deployment.replica_states.items() if state in states)
 
 
+def _parts_of(spec: EndpointSpec, variant: VariantSpec, fleets: Mapping[str, Any]) -> dict[str, Any]:
+    return {hostname: fleets[spec.fleet_name(part)] for hostname, part in variant.parts.items()}
+
+
 def _with_container(replica: type, spec: EndpointSpec, variant: VariantSpec) -> serve.Deployment:
     """The replicas of a variant: a fleet behind a router, or the front of a simple endpoint."""
     resources = variant.resources
@@ -193,12 +200,13 @@ def _router_front(spec: EndpointSpec, table: TrafficTable) -> serve.Deployment:
     Each step of a rollout has new replicas: taking a table in, the old ones would answer nobody for a moment.
     """
     instance_count = sum(variant.most_count for variant in spec.variants)
+    most_count = max(MOST_ROUTERS, sum(variant.replica_count for variant in spec.apart))
     longest_s = max(variant.scoring.invocation_timeout_s for variant in spec.variants)
     return _deployment(
         RouterReplica,
         FRONT,
         f"router-{spec.revision}" if spec.step is None else f"router-{spec.revision}-{spec.step}",
-        num_replicas=min(MOST_ROUTERS, instance_count),
+        num_replicas=min(most_count, instance_count),
         user_config=table.as_config(),
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=2 * spec.max_pending_requests,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ray import serve
@@ -13,23 +14,37 @@ from raymaker.actors.reports import EndpointReporter
 from raymaker.actors.site import Site
 from raymaker.serving.activity import Load
 from raymaker.serving.async_queue import InvocationQueue
-from raymaker.serving.fleet_handle import ServeFleet
+from raymaker.serving.distant_container import DistantContainer
+from raymaker.serving.fleet_handle import Fleet, ServeFleet
 from raymaker.serving.front import Front
 from raymaker.serving.herald import Herald
 from raymaker.serving.invocations import Invocations
+from raymaker.serving.local_fleet import LocalFleet
+from raymaker.serving.local_graph import LocalGraph
 from raymaker.serving.proxy import keep_handle_calls_local
 from raymaker.serving.router import Router
 from raymaker.serving.shadows import Comparison, Mirror
-from raymaker.serving.spec import EndpointSpec
+from raymaker.serving.spec import EndpointSpec, VariantSpec
 from raymaker.serving.variants import TrafficTable
 
 TALLY_PERIOD_S = 60.0
 """How often it is told what came of shadow traffic, where there was any."""
 
 
+@dataclass(frozen=True)
+class Behind:
+    """What stands behind a front. `fleets` are those of the same application, by name.
+
+    `apart` are the variants that have none, since each of their containers has one: it gives these by hostname.
+    """
+
+    fleets: Mapping[str, DeploymentHandle[Any]]
+    apart: Mapping[str, tuple[VariantSpec, Mapping[str, DeploymentHandle[Any]]]]
+
+
 @serve.ingress()
 class RouterReplica:
-    """One replica of the front. `fleets` are those of the same application, by name."""
+    """One replica of the front."""
 
     def __init__(
         self,
@@ -37,7 +52,7 @@ class RouterReplica:
         site: Site,
         reporter: EndpointReporter,
         queue: InvocationQueue,
-        fleets: Mapping[str, DeploymentHandle[Any]],
+        behind: Behind,
     ) -> None:
         keep_handle_calls_local()
         self._spec = spec
@@ -47,7 +62,10 @@ class RouterReplica:
         self._herald = Herald()
         self._mirror = Mirror(self._keep)
         self._load = Load()
-        self._router = Router(lambda fleet: ServeFleet(fleets[fleet]), self._mirror, self._load)
+        self._behind = behind
+        self._running: dict[str, LocalGraph] = {}
+        """The graphs that run here, by the names of what stands in for their fleets."""
+        self._router = Router(self._connect, self._mirror, self._load)
         self._told: dict[str, str] = {}
         self._front: Front | None = None
 
@@ -79,8 +97,21 @@ class RouterReplica:
         if self._front is not None:
             await self._front.stop_taking()
             await self._front.close()
+        for graph in self._running.values():
+            await graph.close()
         self._tell_tallies()
         await asyncio.to_thread(self._herald.finish)
+
+    def _connect(self, fleet: str) -> Fleet:
+        if fleet not in self._behind.apart:
+            return ServeFleet(self._behind.fleets[fleet])
+        variant, parts = self._behind.apart[fleet]
+        if fleet not in self._running:
+            assert variant.graph is not None
+            containers = {hostname: DistantContainer(hostname, ServeFleet(part)) for hostname, part in parts.items()}
+            timeout_s = variant.scoring.invocation_timeout_s
+            self._running[fleet] = LocalGraph(variant.name, variant.graph, containers, timeout_s=timeout_s)
+        return LocalFleet(variant, self._running[fleet])
 
     def _keep(self, seen: Comparison) -> None:
         """Have a shadow's answer captured, where the endpoint captures anything."""

@@ -102,6 +102,11 @@ class VariantSpec:
         return {hostname: scoring for hostname, scoring in self.graph.containers.items() if hostname not in distant}
 
     @property
+    def is_apart(self) -> bool:
+        """Whether all its containers have fleets of their own: it needs no replicas, and the front runs its graph."""
+        return not self.scorings
+
+    @property
     def resources(self) -> Resources:
         """What a replica needs: its containers' even share of an instance."""
         whole = self.instance_type.resources
@@ -166,14 +171,37 @@ class EndpointSpec:
 
     @property
     def fleets(self) -> tuple[VariantSpec, ...]:
-        """What stands behind the front: the variants, each behind its parts. A simple endpoint has none."""
+        """What stands behind the front: the variants, each behind its parts. A simple endpoint has none.
+
+        Of a variant whose containers are all apart there are the parts alone.
+        """
         if self.is_simple:
             return ()
-        return tuple(each for variant in (*self.variants, *self.shadows) for each in (*variant.parts.values(), variant))
+        return tuple(
+            each
+            for variant in (*self.variants, *self.shadows)
+            for each in (*variant.parts.values(), *(() if variant.is_apart else (variant,)))
+        )
+
+    @property
+    def apart(self) -> tuple[VariantSpec, ...]:
+        """The variants whose containers are all apart: the front runs their graphs."""
+        return tuple(variant for variant in (*self.variants, *self.shadows) if variant.is_apart)
 
     def fleet_name(self, variant: VariantSpec) -> str:
         """What this revision's replicas of a variant are called; a simple endpoint's are the front's."""
         return FRONT if self.is_simple else f"{variant.name}@{self.revision}"
+
+    def instances_of(self, variant: VariantSpec) -> list[str]:
+        """The fleets of which each has a replica on every instance of a variant, as long as none fails.
+
+        Containers that are scaled by themselves do not count, unless all are.
+        """
+        if not variant.is_apart or variant.graph is None:
+            return [self.fleet_name(variant)]
+        parts = variant.parts
+        alike = [hostname for hostname in parts if hostname not in variant.graph.scalings]
+        return [self.fleet_name(parts[hostname]) for hostname in alike or parts]
 
     def only(self, variant: VariantSpec) -> EndpointSpec:
         """This endpoint as a replica of one variant sees it."""

@@ -170,13 +170,19 @@ class _Visit:
     async def _attempt(self, call: Call, path: str) -> Outcome:
         step = call.step
         try:
+            if step.timeout_s is None:  # most have none, and a limit that never ends costs as much as one that may
+                return await self._do(call, path)
             async with asyncio.timeout(step.timeout_s):
-                if step.target.kind is TargetKind.NODE:
-                    return await self.run_node(step.target.name, call.given, path, is_last=call.is_last)
-                return await self._ask(call, path)
+                return await self._do(call, path)
         except TimeoutError:
             limit = f"{step.timeout_s:g} s" if step.timeout_s is not None else "it may"
             return _name_step(failed(Origin.SILENCE, NO_ANSWER, f"it took longer than {limit}"), path, step)
+
+    async def _do(self, call: Call, path: str) -> Outcome:
+        """Call what a step calls, once. Raises TimeoutError where a container says so."""
+        if call.step.target.kind is TargetKind.NODE:
+            return await self.run_node(call.step.target.name, call.given, path, is_last=call.is_last)
+        return await self._ask(call, path)
 
     async def _ask(self, call: Call, path: str) -> Outcome:
         """Call a container, and put whatever comes of it into an Outcome."""

@@ -44,22 +44,23 @@ from ray.serve.schema import LoggingConfig
 
 ray.init(address=sys.argv[1], namespace="bench")
 
-async def answer(scope, receive, send):
-    if scope["type"] == "lifespan":
-        while (message := await receive())["type"] != "lifespan.shutdown":
-            await send({"type": message["type"] + ".complete"})
-        return
-    while (await receive()).get("more_body"):
-        pass
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"11")]})
-    await send({"type": "http.response.body", "body": b'{"score":1}'})
+class Answer:  # a function would be taken for what makes the application
+    async def __call__(self, scope, receive, send):
+        if scope["type"] == "lifespan":
+            while (message := await receive())["type"] != "lifespan.shutdown":
+                await send({"type": message["type"] + ".complete"})
+            return
+        while (await receive()).get("more_body"):
+            pass
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"11")]})
+        await send({"type": "http.response.body", "body": b'{"score":1}'})
 
 @serve.deployment(
     ray_actor_options={"num_cpus": 0},
     max_ongoing_requests=100,
     logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
 )
-@serve.ingress(answer)
+@serve.ingress(Answer())
 class Noop:
     pass
 

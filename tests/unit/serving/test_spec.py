@@ -46,10 +46,30 @@ def test_a_container_apart_has_a_fleet_with_its_share_in_front_of_its_variants_o
     assert (list(variant.scorings), variant.resources) == (["a"], Resources(2, 4, 1))
 
 
-def test_where_all_are_apart_the_variants_own_replicas_hold_and_need_nothing() -> None:
-    (variant,) = endpoint(apart("a", "b")).variants
-    assert (dict(variant.scorings), variant.resources) == ({}, Resources(0, 0, 0))
-    assert list(variant.parts) == ["a", "b"]
+def test_where_all_are_apart_the_variant_has_no_replicas_and_the_front_runs_its_graph() -> None:
+    spec = endpoint(apart("a", "b"))
+    (variant,) = spec.variants
+    assert (dict(variant.scorings), list(variant.parts)) == ({}, ["a", "b"])
+    assert [spec.fleet_name(fleet) for fleet in spec.fleets] == ["v.a@1", "v.b@1"]
+    assert (variant.is_apart, spec.apart) == (True, (variant,))
+
+
+def test_the_variants_with_replicas_of_their_own_are_not_for_the_front_to_run() -> None:
+    for graph in (None, apart("b"), GraphSpec(SCORINGS, serial_graph(["a", "b"]))):
+        assert endpoint(graph).apart == ()
+
+
+def test_instances_are_counted_by_the_variants_replicas_or_by_what_it_has_apart_and_scales_with_it() -> None:
+    def counted(graph: GraphSpec | None) -> list[str]:
+        spec = endpoint(graph)
+        return spec.instances_of(spec.variants[0])
+
+    assert counted(None) == ["front"]
+    assert counted(apart("b")) == ["v@1"]
+    assert counted(apart("a", "b")) == ["v.a@1", "v.b@1"]
+    own = ScalingSpec(3, 5, 1.5)
+    assert counted(dataclasses.replace(apart("a", "b"), scalings={"b": own})) == ["v.a@1"]
+    assert counted(dataclasses.replace(apart("a", "b"), scalings={"a": own, "b": own})) == ["v.a@1", "v.b@1"]
 
 
 def test_a_container_apart_is_scaled_as_its_variant_or_as_its_step_says() -> None:
