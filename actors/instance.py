@@ -81,6 +81,8 @@ class Instance:
         self._algorithm: Algorithm | None = None
         self._next: Algorithm | None = None
         self._staged: Path | None = None
+        self._has_traces = True
+        """Whether a folder of this job was here: it is made before any container, and goes after all of them."""
         self._exchange: ExchangeHub | None = None
         self._checkpoints: CheckpointSync | None = None
         self.metrics = MetricBuffer()
@@ -90,6 +92,7 @@ class Instance:
 
     def __enter__(self) -> Self:
         self._lease = Lease.acquire(self._site.home, self.name, LEASE_TIMEOUT_S)
+        self._has_traces = self._root.parent.exists()
         self._root.mkdir(parents=True, exist_ok=True)
         self.input.hold()
         return self
@@ -135,7 +138,7 @@ class Instance:
     def was_started(self) -> bool:
         """Tell whether an earlier owner of this attempt started its containers, even if it died right after."""
         mine = {LABEL_HOME: str(self._site.home), LABEL_OWNER: self.name}
-        return self._containers.were_started(mine, LABEL_RANK)
+        return self._has_traces and self._containers.were_started(mine, LABEL_RANK)
 
     def is_outdated(self) -> bool:
         """Tell whether its containers were to be replaced when their owner died."""
@@ -144,7 +147,7 @@ class Instance:
     def remove_older(self) -> None:
         """Remove what earlier starts of this job left on this machine. Raises LeaseHeld where its owner lives on."""
         mine = {LABEL_HOME: str(self._site.home), LABEL_JOB: self.spec.job_name}
-        for handle, labels in self.runtime.owned(mine):
+        for handle, labels in self.runtime.owned(mine) if self._has_traces else ():
             if labels[LABEL_ATTEMPT] != self.spec.label:
                 with Lease.acquire(self._site.home, labels[LABEL_OWNER], LEASE_TIMEOUT_S):
                     self.runtime.remove(handle)

@@ -6,6 +6,7 @@ It lives in the instance's process, beside the containers. What ranks ask of eac
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 from collections.abc import Mapping
@@ -206,9 +207,16 @@ def remove(folder: Path, arena: Path) -> None:
 def _copy_client(folder: Path) -> None:
     folder.mkdir()
     folder.chmod(0o755)
-    for source in CLIENT.glob("*.py"):
-        shutil.copyfile(source, folder / source.name)
-        (folder / source.name).chmod(0o644)
+    for name, source in _client_sources().items():
+        with (folder / name).open("wb", buffering=0) as file:
+            file.write(source)
+            os.fchmod(file.fileno(), 0o644)
+
+
+@functools.cache
+def _client_sources() -> Mapping[str, bytes]:
+    """The files of the Python client, by name: read once, since each job is to start soon."""
+    return {file.name: file.read_bytes() for file in CLIENT.glob("*.py")}
 
 
 def _too_little(path: Path, needed_bytes: int, free_bytes: int) -> WorkError:

@@ -184,22 +184,30 @@ class DockerRuntime:
         ]
 
     def _start(self, api: docker.APIClient, spec: ContainerSpec) -> ContainerHandle:
-        """Make the container unless it is there, and start it unless it was."""
+        """Make the container unless it is there, and start it unless it was.
+
+        It is made before it is looked for: nearly always there is none, and each call takes milliseconds.
+        """
         deadline = time.monotonic() + GOING_S
-        container = find(api, spec.name)
-        if container is None and self._standbys is not None and (known := self._standbys.start(spec)) is not None:
-            return ContainerHandle(self.name, spec.name, known)
-        while (container := container or self._create(api, spec)) is None:
+        if self._standbys is not None and find(api, spec.name) is None:
+            made = self._standbys.start(spec)
+            if made is not None:
+                return ContainerHandle(self.name, spec.name, made)
+        while (made := self._create(api, spec)) is None:
+            container = find(api, spec.name)
+            if container is not None and container["State"]["Status"] != "created":
+                return ContainerHandle(self.name, spec.name, container["Id"])
+            if container is not None:
+                made = str(container["Id"])
+                break
             if time.monotonic() >= deadline:
                 raise StartError(f"container {spec.name} could not be made: an old one of that name does not go away")
             time.sleep(RETRY_S)
-            container = find(api, spec.name)
-        if container["State"]["Status"] == "created":
-            _run(api, spec, container["Id"], self._home)
-        return ContainerHandle(self.name, spec.name, container["Id"])
+        _run(api, spec, made, self._home)
+        return ContainerHandle(self.name, spec.name, made)
 
-    def _create(self, api: docker.APIClient, spec: ContainerSpec) -> dict[str, Any] | None:
-        """Make the container; None where the name is taken, be it by one that goes away or one that has just come."""
+    def _create(self, api: docker.APIClient, spec: ContainerSpec) -> str | None:
+        """Make the container, and return its id; None where the name is taken, by one that goes away or one to keep."""
         if self._machine is None:
             self._machine = EngineMachine.of(api.info())
         try:
@@ -211,9 +219,9 @@ class DockerRuntime:
                 networking_config=joining(api, spec, network),
                 **container_config(spec, self._home),
             )
-            return find(api, made["Id"])
+            return str(made["Id"])
         except APIError as error:
-            if error.status_code == requests.codes.conflict:
+            if error.status_code == requests.codes.conflict or find(api, spec.name) is not None:
                 return None
             if spec.group is not None:
                 remove_unused(api, str(self._home), spec.group)

@@ -138,6 +138,8 @@ class Machines:
     def keep_pools(self, pools: Mapping[str, KeptFor]) -> dict[str, bool]:
         """Let go of the machines of all other warm pools, and tell which of these have one, and whether it is free."""
         there: dict[str, bool] = {}
+        if not pools and self._knows_earlier and not any(each.pool_id for each in self._machines.values()):
+            return there
         for machine in sorted(self._look().values(), key=lambda each: each.attempt is None):
             machine.kept_for = pools.get(pool_id := machine.pool_id or "")
             if machine.attempt is None and pool_id and (machine.kept_for is None or pool_id in there):

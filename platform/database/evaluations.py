@@ -23,6 +23,8 @@ from raymaker.platform.records import EventRecord, TrainingJobRecord
 
 Move = Callable[[EvaluationRecord], EvaluationRecord]
 
+_IS_UNFINISHED = evaluations.c.status.in_([status for status in EvaluationStatus if not status.ended])
+
 
 class EvaluationMissing(Exception):
     """There is no such evaluation (any more)."""
@@ -99,9 +101,8 @@ def last_checkpoint_at(connection: Connection, job_name: str) -> float:
 
 def list_unfinished(connection: Connection) -> list[EvaluationRecord]:
     """Read all evaluations that have not ended, in the order in which they came."""
-    unfinished = [status for status in EvaluationStatus if not status.ended]
     order = (evaluations.c.created_at, evaluations.c.job_name, evaluations.c.number)
-    rows = connection.execute(select(evaluations).where(evaluations.c.status.in_(unfinished)).order_by(*order))
+    rows = connection.execute(select(evaluations).where(_IS_UNFINISHED).order_by(*order))
     return [_from_row(row) for row in rows.mappings()]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, delete, func, select, update
+from sqlalchemy import Connection, RowMapping, delete, func, select, update
 
 from raymaker.actors.reports import JobReport, ReportRefused
 from raymaker.platform import transitions
@@ -34,6 +34,10 @@ from raymaker.platform.records import (
 )
 
 Move = Callable[[TrainingJobRecord], TrainingJobRecord]
+
+# Made once: the reconciler asks for them at every step.
+_IS_UNFINISHED = training_jobs.c.status.in_([status for status in TrainingJobStatus if not status.ended])
+_HAS_LIVE_POOL = training_jobs.c.warm_pool_status.in_([status for status in WarmPoolStatus if status.is_live])
 
 
 class JobMissing(Exception):
@@ -102,29 +106,28 @@ def unfinished_training_jobs(
 ) -> list[TrainingJobRecord]:
     """Read all jobs that have not ended, oldest first; of those `known` by name only what was written since."""
     with database.reading() as connection:
-        return fetch_changed(connection, training_jobs, _unfinished(), known, _from_row)
+        return fetch_changed(connection, training_jobs, _IS_UNFINISHED, known, _from_row)
 
 
 def live_warm_pools(
     database: Database, known: Mapping[str, TrainingJobRecord] = MappingProxyType({})
 ) -> list[TrainingJobRecord]:
     """Read all jobs whose warm pool is in use or kept; of those `known` by name only what was written since."""
-    is_live = training_jobs.c.warm_pool_status.in_([status for status in WarmPoolStatus if status.is_live])
     with database.reading() as connection:
-        return fetch_changed(connection, training_jobs, is_live, known, _from_row)
+        return fetch_changed(connection, training_jobs, _HAS_LIVE_POOL, known, _from_row)
 
 
 def count_unfinished(connection: Connection) -> dict[str, int]:
     """How many jobs have not ended, by secondary status."""
     columns = training_jobs.c
-    statement = select(columns.secondary, func.count()).where(_unfinished()).group_by(columns.secondary)
+    statement = select(columns.secondary, func.count()).where(_IS_UNFINISHED).group_by(columns.secondary)
     return dict(connection.execute(statement).all())
 
 
 def names_of_begun(connection: Connection) -> list[str]:
     """The names of the jobs whose training has begun and that have not ended, oldest first."""
     columns = training_jobs.c
-    statement = select(columns.name).where(_unfinished(), columns.started_at.is_not(None))
+    statement = select(columns.name).where(_IS_UNFINISHED, columns.started_at.is_not(None))
     return list(connection.execute(statement.order_by(columns.created_at, columns.name)).scalars())
 
 
@@ -204,10 +207,6 @@ def lose_attempt(database: Database, name: str, attempt: int, reason: str, now: 
     """Give up an attempt whose machine is gone, and return the job as it goes on. Raises JobMissing."""
     with database.transaction() as connection:
         return move_training_job(connection, name, lambda job: transitions.lose_attempt(job, attempt, reason, now))
-
-
-def _unfinished() -> ColumnElement[bool]:
-    return training_jobs.c.status.in_([status for status in TrainingJobStatus if not status.ended])
 
 
 def _to_row(record: TrainingJobRecord) -> dict[str, Any]:

@@ -32,6 +32,8 @@ from raymaker.serving.transform.reports import Finished, Ledger, Phase, Progress
 
 Move = Callable[[TransformJobRecord], TransformJobRecord]
 
+_IS_UNFINISHED = transform_jobs.c.status.in_([status for status in TransformJobStatus if not status.ended])
+
 NOTED_FAILURES = 100
 """Objects of one job whose failures become events; the others are counted."""
 
@@ -62,9 +64,8 @@ def unfinished_transform_jobs(
     database: Database, known: Mapping[str, TransformJobRecord] = MappingProxyType({})
 ) -> list[TransformJobRecord]:
     """Read all jobs that have not ended, oldest first; of those `known` by name only what was written since."""
-    unfinished = transform_jobs.c.status.in_([status for status in TransformJobStatus if not status.ended])
     with database.reading() as connection:
-        return fetch_changed(connection, transform_jobs, unfinished, known, _from_row)
+        return fetch_changed(connection, transform_jobs, _IS_UNFINISHED, known, _from_row)
 
 
 def move_transform_job(connection: Connection, name: str, move: Move) -> TransformJobRecord:

@@ -35,38 +35,38 @@ WATCHER = "ray::PreemptionWatcher"
 """What Ray Train makes last of a gang."""
 GANG_TIMEOUT_S = 120
 SETTLE_S = 4
-POLL_S = 0.1
-"""Between two looks at a job: asked more often, the platform is busy with that while the container starts."""
+POLL_S = 0.5
+"""Between two looks at a job: nobody asks `docker run` either how far it is while its container starts."""
 WAITED = "that waited"
 """What a start says of machines that waited for it."""
 SAY_TIME = ["date", "+%s.%N"]
 GROUP = "/aws/sagemaker/TrainingJobs"
+SINGLE: Mapping[str, Mapping[str, object]] = {"warm": {"standby_containers": 1}, "cold": {"standby_containers": 0}}
 PAUSE_S = 1.5
-"""Before each warm job: as long as it takes until a container waits again, and more."""
+"""Before each job and each `docker run`: what was before has ended, and a container waits again, which is work."""
 
 
 def main() -> None:
     """Run all in turns and print the table."""
-    engine = docker.from_env()
     with ExitStack() as stack:
-        output = stack.enter_context(tempfile.TemporaryDirectory())
-        kinds = {
-            "warm": stack.enter_context(running_platform(driver="docker", standby_containers=1)),
-            "cold": stack.enter_context(running_platform(driver="docker", standby_containers=0)),
-        }
-        for platform in kinds.values():
+        engine = stack.enter_context(closing(docker.from_env()))
+        measure_single(engine)
+        measure_gangs(engine)
+
+
+def measure_single(engine: docker.DockerClient) -> None:
+    """Run jobs of one machine and `docker run` in turns, on one platform after the other."""
+    rows: dict[str, list[tuple[float, float]]] = {}
+    for kind, settings in SINGLE.items():
+        with tempfile.TemporaryDirectory() as output, running_platform(driver="docker", **settings) as platform:
             for name in ("first", "second"):
                 submit(platform, name, output)
-        rows: dict[str, list[tuple[float, float]]] = {"docker run": [], **{kind: [] for kind in kinds}}
-        for number in range(ROUNDS):
-            time.sleep(PAUSE_S)
-            rows["warm"].append(submit(kinds["warm"], f"job-{number}", output))
-            time.sleep(PAUSE_S)  # until another container waits, which is work
-            rows["cold"].append(submit(kinds["cold"], f"job-{number}", output))
-            rows["docker run"].append(run_directly(engine))
-        print_rows(rows, {"warm": "docker run", "cold": "docker run"})
-    measure_gangs(engine)
-    engine.close()
+            for number in range(ROUNDS):
+                time.sleep(PAUSE_S)
+                rows.setdefault(kind, []).append(submit(platform, f"job-{number}", output))
+                time.sleep(PAUSE_S)
+                rows.setdefault(f"docker run beside {kind}", []).append(run_directly(engine))
+    print_rows(rows, {kind: f"docker run beside {kind}" for kind in SINGLE})
 
 
 def measure_gangs(engine: docker.DockerClient) -> None:
@@ -121,7 +121,7 @@ def run_directly(engine: docker.DockerClient) -> tuple[float, float]:
 
 
 def submit(platform: Platform, name: str, output: str, machines: int = 1) -> tuple[float, float]:
-    """Seconds to the first line of each of a job's containers, and to its end as a client that polls sees it."""
+    """Seconds to the first line of each of a job's containers, and until the job's end was on record."""
     with ExitStack() as stack:
         sagemaker, logs = (platform.client(service) for service in ("sagemaker", "logs"))
         stack.callback(sagemaker.close)
@@ -147,7 +147,7 @@ def _submit(sagemaker: Any, logs: Any, name: str, output: str, machines: int) ->
     )
     while (job := sagemaker.describe_training_job(TrainingJobName=name))["TrainingJobStatus"] == "InProgress":
         time.sleep(POLL_S)
-    end = time.time()
+    end = job["LastModifiedTime"].timestamp()
     if job["TrainingJobStatus"] != "Completed":
         raise RuntimeError(f"{name} ended as {job['TrainingJobStatus']}: {job.get('FailureReason')}")
     streams = logs.describe_log_streams(logGroupName=GROUP, logStreamNamePrefix=f"{name}/")["logStreams"]
@@ -162,7 +162,7 @@ def print_rows(rows: Mapping[str, Sequence[tuple[float, float]]], floors: Mappin
     """Print medians and tails, each beside its floor."""
     table = []
     for kind, floor in floors.items():
-        for index, label in enumerate(("to the first line of user code", "to the end, as a client sees it")):
+        for index, label in enumerate(("to the first line of user code", "to the end")):
             for word, percent in (("median", 50.0), ("p99", 99.0)):
                 mine, least = (percentile([row[index] for row in rows[of]], percent) for of in (kind, floor))
                 cells = [f"{mine * 1e3:.0f} ms", f"{least * 1e3:.0f} ms", f"{mine / least:.2f}"]
