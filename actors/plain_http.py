@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import http.client
+import socket
+import struct
 import threading
 import time
 import urllib.request
@@ -66,10 +68,12 @@ class PlainReader:
 
     def give_back(self, connection: http.client.HTTPConnection) -> None:
         """Keep a connection whose answer was read to its end."""
-        with self._lock:
-            if connection.sock is not None and len(self._idle) < MOST_IDLE_COUNT:
-                self._idle.append(connection)
-                return
+        if connection.sock is not None:
+            connection.sock.settimeout(self._silence_s)
+            with self._lock:
+                if len(self._idle) < MOST_IDLE_COUNT:
+                    self._idle.append(connection)
+                    return
         connection.close()
 
     def __del__(self) -> None:
@@ -103,11 +107,17 @@ class PlainReader:
         except OSError as error:
             raise EndpointConnectionError(endpoint_url=self.place, error=error) from error
         connection.sock.settimeout(self._silence_s)
+        seconds, microseconds = divmod(int(self._silence_s * 1e6), 1_000_000)
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", seconds, microseconds))
         return connection
 
 
 class Body:
-    """The body of one answer. Its calls raise botocore's errors of transfers."""
+    """The body of one answer. Its calls raise botocore's errors of transfers.
+
+    The kernel is asked to fill all of what it is given: a call for each segment that comes, and a wait for Python's
+    lock after each, cost more than the copying.
+    """
 
     def __init__(
         self,
@@ -120,23 +130,41 @@ class Body:
         self._connection: http.client.HTTPConnection | None = connection
         self._answer = answer
         self._left_bytes = size_bytes
+        self._socket = connection.sock
+        """None where the server closes the connection after this answer, which http.client then keeps to itself."""
+        self._buffered_bytes: int | None = None
+        """How much http.client has received already, beyond the headers; None before that is known."""
         self.headers = answer.headers
 
     def readinto(self, view: memoryview) -> int:
         """Fill some of `view`, as long as the answer goes on."""
         try:
-            count = self._answer.readinto(view)
-        except TimeoutError as error:
+            count = self._receive(view[: self._left_bytes]) if self._left_bytes else 0
+        except (TimeoutError, BlockingIOError) as error:
             raise ReadTimeoutError(endpoint_url=self._reader.place, error=error) from error
         except (OSError, http.client.HTTPException) as error:
             raise ConnectionClosedError(endpoint_url=self._reader.place) from error
-        self._left_bytes -= count
         if not count and self._left_bytes:
             raise IncompleteReadError(actual_bytes=0, expected_bytes=self._left_bytes)
-        if self._answer.isclosed() and self._connection is not None:
+        self._left_bytes -= count
+        if not self._left_bytes and self._connection is not None:
             connection, self._connection = self._connection, None
+            self._answer.close()
             self._reader.give_back(connection)
         return count
+
+    def _receive(self, view: memoryview) -> int:
+        if self._socket is None:
+            return self._answer.readinto(view)
+        if self._buffered_bytes is None:
+            self._buffered_bytes = len(self._answer.fp.peek())
+            self._socket.settimeout(None)  # the kernel's own limit is in force
+        if self._buffered_bytes:
+            found = self._answer.fp.read(min(len(view), self._buffered_bytes))
+            view[: len(found)] = found
+            self._buffered_bytes -= len(found)
+            return len(found)
+        return self._socket.recv_into(view, len(view), socket.MSG_WAITALL)
 
     def close(self) -> None:
         """Let go; a connection on which something is left to read is of no use to anybody else."""

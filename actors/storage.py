@@ -32,7 +32,7 @@ FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
 FIRST_PIECE_BYTES = 8 * 1024
 """What of a range is handed on at once, so that a reader need not wait for more: less than a store sends at first."""
-PIECE_BYTES = 512 * 1024
+PIECE_BYTES = 2 * 1024 * 1024
 
 
 @dataclass(frozen=True)
