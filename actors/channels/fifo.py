@@ -15,7 +15,8 @@ import stat
 import struct
 import termios
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from raymaker.actors.errors import StorageError
@@ -26,6 +27,8 @@ LOOK_MS = 500
 SMALL_BYTES = 8 * 1024
 """What is gathered before it is written: a pipe holds few pieces, however small they are."""
 GATHERED_BYTES = 64 * 1024
+MOST_PIECES_COUNT = 1024
+"""What Linux takes in one call."""
 DRAIN_LOOK_S = 0.002
 
 
@@ -133,6 +136,17 @@ class PipeWriter:
         self.flush()
         self._write(data)
 
+    def write_pieces(self, pieces: Sequence[memoryview]) -> None:
+        """Write all of them, one after the other, in few calls."""
+        self.flush()
+        left = list(pieces)
+        while left:
+            count = self._once_there_is_room(partial(os.writev, self._descriptor, left[:MOST_PIECES_COUNT]))
+            while left and count >= len(left[0]):
+                count -= len(left.pop(0))
+            if count:
+                left[0] = left[0][count:]
+
     def splice(self, descriptor: int, size_bytes: int) -> None:
         """Hand over a file without copying it, or by copying where its filesystem knows no other way."""
         self.flush()
@@ -176,9 +190,22 @@ class PipeWriter:
 
     def _splice(self, descriptor: int, start: int, size_bytes: int) -> int:
         flags = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+        return self._once_there_is_room(
+            partial(os.splice, descriptor, self._descriptor, size_bytes, offset_src=start, flags=flags)
+        )
+
+    def _write(self, data: bytes | bytearray | memoryview) -> None:
+        with memoryview(data) as view:
+            done = 0
+            while done < len(view):
+                with view[done:] as rest:
+                    done += self._once_there_is_room(partial(os.write, self._descriptor, rest))
+
+    def _once_there_is_room(self, write: Callable[[], int]) -> int:
+        """Carry out a call that writes; returns how many bytes it has written."""
         while True:
             try:
-                count = os.splice(descriptor, self._descriptor, size_bytes, offset_src=start, flags=flags)
+                count = write()
             except BlockingIOError:
                 self._wait_for_room()
                 continue
@@ -186,20 +213,6 @@ class PipeWriter:
                 raise ReaderLeft from error
             self.written_bytes += count
             return count
-
-    def _write(self, data: bytes | bytearray | memoryview) -> None:
-        with memoryview(data) as view:
-            done = 0
-            while done < len(view):
-                try:
-                    count = os.write(self._descriptor, view[done:])
-                except BlockingIOError:
-                    self._wait_for_room()
-                    continue
-                except BrokenPipeError as error:
-                    raise ReaderLeft from error
-                done += count
-                self.written_bytes += count
 
     def _wait_for_room(self) -> None:
         while not self._poller.poll(LOOK_MS):

@@ -20,7 +20,7 @@ from pyarrow.lib import ArrowException
 
 from raymaker.actors.channels.delivery import Pins
 from raymaker.actors.channels.entries import Source
-from raymaker.actors.channels.fifo import PipeWriter
+from raymaker.actors.channels.fifo import MOST_PIECES_COUNT, PipeWriter
 from raymaker.actors.channels.records import kind_of
 from raymaker.actors.channels.ring import Ring
 from raymaker.actors.channels.sharding import Shard
@@ -36,9 +36,11 @@ if TYPE_CHECKING:
 ReadAhead = Callable[[PinnedObject], Ring]
 """Begins to read an object ahead."""
 BLOCK_BYTES = 1024 * 1024
-DECODED_BYTES = 16 * 1024 * 1024
+DECODED_BYTES = 32 * 1024 * 1024
 """About how much of a row group is decoded at once: more than a batch, as each time has its price."""
 LEAST_DECODED_COUNT = 64
+HELD_BYTES = 1024 * 1024
+"""What is gathered before it is written: a call for each column of each batch has its price."""
 OPERATORS = {
     "Equal": "==",
     "NotEqual": "!=",
@@ -212,12 +214,14 @@ def write_stream(batches: Iterable[pa.RecordBatch], schema: pa.Schema, share: Sh
     what reading raises, ReaderLeft, Aborted; the stream has no end then.
     """
     order, batch_rows_count = share.order, share.arrow.batch_rows_count
-    writer = pa.ipc.new_stream(pa.PythonFile(_Sink(pipe), "w"), schema)
+    sink = _Sink(pipe)
+    writer = pa.ipc.new_stream(pa.PythonFile(sink, "w"), schema)
     mine = _share(batches, share.shard)
     for table in _gathered(mine, schema, batch_rows_count if order is None else share.arrow.shuffle_rows_count):
         mixed = table if order is None else table.take(pa.array(order.sample(range(table.num_rows), table.num_rows)))
         writer.write_table(mixed.combine_chunks(), batch_rows_count)
     writer.close()
+    sink.pass_on()
     pipe.flush()
 
 
@@ -303,15 +307,26 @@ class _SeekableObject(PinnedFile):
 
 
 class _Sink(io.RawIOBase):
-    """A pipe as pyarrow writes to it. Closing it does not end the pass."""
+    """A pipe as pyarrow writes to it, buffer by buffer: they go on by the batch. Closing it does not end the pass."""
 
     def __init__(self, pipe: PipeWriter) -> None:
         self._pipe = pipe
+        self._held: list[memoryview] = []
+        self._held_bytes = 0
+
+    def pass_on(self) -> None:
+        """Write what is held."""
+        held, self._held, self._held_bytes = self._held, [], 0
+        self._pipe.write_pieces(held)
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
-        with memoryview(data) as view:
-            self._pipe.write(view)
-            return len(view)
+        view = memoryview(data).cast("B")
+        if view:
+            self._held.append(view)
+            self._held_bytes += len(view)
+        if self._held_bytes >= HELD_BYTES or len(self._held) >= MOST_PIECES_COUNT:
+            self.pass_on()
+        return len(view)

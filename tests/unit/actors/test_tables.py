@@ -96,6 +96,20 @@ def test_records_are_mixed_within_a_window_and_anew_in_each_pass(store, data, tm
     assert sorted(first[:500]) == list(range(500))
 
 
+def test_batches_of_more_columns_than_one_call_takes_come_whole(store, data, tmp_path):
+    wide = pa.table({f"c{number}": [number, number + 1, None] for number in range(1500)})
+    parquet.write_table(wide, data / "1.parquet")
+    with streaming(store, tmp_path, arrow_channel(data, ArrowSpec(batch_rows_count=2))) as machine:
+        assert read(machine.containers[0].read("rows_0")).equals(wide)
+
+
+def test_columns_that_are_larger_than_the_pipe_come_whole(store, data, tmp_path):
+    large = pa.table({"word": ["x" * 3_000_000, "y", "z" * 5_000_000], "n": [1, 2, 3]})
+    parquet.write_table(large, data / "1.parquet")
+    with streaming(store, tmp_path, arrow_channel(data)) as machine:
+        assert read(machine.containers[0].read("rows_0")).equals(large)
+
+
 def test_a_reader_that_leaves_early_finds_the_next_pass(store, data, tmp_path):
     parquet.write_table(table(count=300_000), data / "1.parquet")
     with streaming(store, tmp_path, arrow_channel(data)) as machine:
