@@ -48,19 +48,29 @@ class Forwarder:
         self._closed = False
 
     async def request(
-        self, method: str, path: str, headers: Iterable[tuple[bytes, bytes]] = (), body: bytes = b""
+        self,
+        method: str,
+        path: str,
+        headers: Iterable[tuple[bytes, bytes]] = (),
+        body: bytes = b"",
+        *,
+        timeout_s: float | None = None,
     ) -> ContainerAnswer:
-        """Send one request and return the whole answer. Raises NothingSent, NoAnswer.
+        """Send one request and return the whole answer. Raises NothingSent, NoAnswer; TimeoutError where it is late.
 
         A caller that is cancelled or times out takes its connection along, so that the container can notice.
         """
         connection = self._take_idle() or await self._connect()
         reusable = False
+        # asyncio.timeout costs several times as much, as it ends whatever is under way; here that is one answer.
+        late = None if timeout_s is None else asyncio.get_running_loop().call_later(timeout_s, connection.give_up)
         self._busy.add(connection)
         try:
             answer = await connection.exchange(self._head(method, path, headers, len(body)), body)
             reusable = connection.reusable
         finally:
+            if late is not None:
+                late.cancel()
             self._busy.discard(connection)
             if reusable and not self._closed:
                 self._idle.append((time.monotonic(), connection))
@@ -150,6 +160,10 @@ class _Connection(asyncio.Protocol):
             self._transport.write(body)
         return self._answer
 
+    def give_up(self) -> None:
+        """Wait no longer for the answer, which becomes a TimeoutError."""
+        self._fail(TimeoutError())
+
     def close(self) -> None:
         """Drop the connection at once."""
         self._keep_alive = False
@@ -166,7 +180,7 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._fail(f"what it sent is no HTTP: {error}")
+            self._fail(NoAnswer(f"what it sent is no HTTP: {error}"))
 
     def eof_received(self) -> None:
         """A body without a length ends with its connection."""
@@ -176,7 +190,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._keep_alive = False
-        self._fail(f"it closed the connection before its answer was whole ({error or 'end of stream'})")
+        self._fail(NoAnswer(f"it closed the connection before its answer was whole ({error or 'end of stream'})"))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers.append((name.lower(), value))
@@ -187,7 +201,7 @@ class _Connection(asyncio.Protocol):
     def on_body(self, piece: bytes) -> None:
         self._body_bytes += len(piece)
         if self._body_bytes > ANSWER_LIMIT_BYTES:
-            self._fail(f"its answer is larger than {ANSWER_LIMIT_BYTES} bytes")
+            self._fail(NoAnswer(f"its answer is larger than {ANSWER_LIMIT_BYTES} bytes"))
         else:
             self._body.append(piece)
 
@@ -205,8 +219,8 @@ class _Connection(asyncio.Protocol):
     def _length_known(self) -> bool:
         return any(name in {b"content-length", b"transfer-encoding"} for name, _ in self._headers)
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, why: NoAnswer | TimeoutError) -> None:
         answer, self._answer = self._answer, None
         self.close()
         if answer is not None and not answer.done():
-            answer.set_exception(NoAnswer(reason))
+            answer.set_exception(why)

@@ -82,8 +82,7 @@ class LocalContainer:
         if self._container is None:
             return False
         try:
-            async with asyncio.timeout(PING_TIMEOUT_S):
-                answer = await self._container.request("GET", "/ping")
+            answer = await self._container.request("GET", "/ping", timeout_s=PING_TIMEOUT_S)
         except (TimeoutError, NoAnswer, NothingSent):
             return False
         self.answer_count += answer.status == 200  # noqa: PLR2004 - HTTP's OK
@@ -105,9 +104,10 @@ class LocalContainer:
         async with contextlib.AsyncExitStack() as stack:
 
             async def begin(container: Forwarder) -> AnswerStream:
-                return await stack.enter_async_context(
-                    container.stream("POST", path, invocation.headers, invocation.body)
-                )
+                async with asyncio.timeout(self._timeout_s):
+                    return await stack.enter_async_context(
+                        container.stream("POST", path, invocation.headers, invocation.body)
+                    )
 
             answer = await self._ask(begin, self._timeout_s)
             self.answer_count += 1
@@ -125,7 +125,7 @@ class LocalContainer:
         """Ask the container for anything. Raises Refusal where it gives no answer."""
 
         def ask(container: Forwarder) -> Awaitable[ContainerAnswer]:
-            return container.request(method, path, headers, body)
+            return container.request(method, path, headers, body, timeout_s=timeout_s)
 
         answer = await self._ask(ask, timeout_s)
         self.answer_count += 1
@@ -157,14 +157,13 @@ class LocalContainer:
         return said
 
     async def _ask(self, operation: Callable[[Forwarder], Awaitable[T]], timeout_s: float) -> T:
-        """Ask the container; where none has seen the request, ask again."""
+        """Ask the container; where none has seen the request, ask again. `operation` holds the time limit."""
         loop = asyncio.get_running_loop()
         patience = loop.time() + self._wait_s
         while True:
             container = self._container or await self._next_container(patience)
             try:
-                async with asyncio.timeout(timeout_s):
-                    return await operation(container)
+                return await operation(container)
             except NothingSent as error:
                 if loop.time() >= patience:
                     raise self._not_ready(str(error)) from None

@@ -85,7 +85,7 @@ def test_fast_files_are_read_in_containers_as_if_they_were_there_and_a_dead_supe
     bucket = put(s3)
     script = (
         "cat train/part-* | sha256sum; dd if=train/part-0 bs=1000 skip=9000 count=50 2> /dev/null | sha256sum; "
-        "cat part/* | wc -c; ! touch train/new 2> /dev/null; echo read; sleep 4"
+        "cat part/* | wc -c; ! touch train/new 2> /dev/null; echo read; sleep 10"
     )
     name = create(
         jobs,

@@ -47,12 +47,15 @@ class FakeContainer:
     def fail_next(self, *failures: Exception) -> None:
         self.failures += failures
 
-    async def request(self, method: str, path: str, headers: Any = (), body: bytes = b"") -> ContainerAnswer:
+    async def request(
+        self, method: str, path: str, headers: Any = (), body: bytes = b"", *, timeout_s: float | None = None
+    ) -> ContainerAnswer:
         if self.failures:
             raise self.failures.pop(0)
         self.seen.append((method, path, list(headers), body))
         if self.hold is not None:
-            await self.hold.wait()
+            async with asyncio.timeout(timeout_s):
+                await self.hold.wait()
         return ContainerAnswer(self.status, [(b"content-type", b"text/plain")], body)
 
     @contextlib.asynccontextmanager

@@ -26,6 +26,6 @@ def transforming_image(engine: docker.DockerClient, base_image: str) -> Iterator
             entry.size, entry.mode = len(content), mode
             archive.addfile(entry, io.BytesIO(content))
     context.seek(0)
-    image, _ = engine.images.build(fileobj=context, custom_context=True, tag=NAME, rm=True, forcerm=True)
+    engine.images.build(fileobj=context, custom_context=True, tag=NAME, rm=True, forcerm=True)
     yield NAME
-    engine.images.remove(str(image.id), force=True)
+    engine.images.remove(NAME, force=True)

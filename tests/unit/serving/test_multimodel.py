@@ -27,7 +27,9 @@ class ManyModels(FakeContainer):
         self.loaded: set[str] = set()
         self.calls: list[str] = []
 
-    async def request(self, method: str, path: str, headers: Any = (), body: bytes = b"") -> ContainerAnswer:
+    async def request(
+        self, method: str, path: str, headers: Any = (), body: bytes = b"", *, timeout_s: float | None = None
+    ) -> ContainerAnswer:
         parts = path.split("/")
         if path == "/models":
             return self._answer(self._load(json.loads(body)["model_name"]))
