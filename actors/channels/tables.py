@@ -40,7 +40,7 @@ DECODED_BYTES = 32 * 1024 * 1024
 """About how much of a row group is decoded at once: more than a batch, as each time has its price."""
 LEAST_DECODED_COUNT = 64
 HELD_BYTES = 1024 * 1024
-"""What is gathered before it is written: a call for each column of each batch has its price."""
+"""What is gathered of a batch at most before it is written: a call for each of its columns has its price."""
 OPERATORS = {
     "Equal": "==",
     "NotEqual": "!=",
@@ -220,6 +220,7 @@ def write_stream(batches: Iterable[pa.RecordBatch], schema: pa.Schema, share: Sh
     for table in _gathered(mine, schema, batch_rows_count if order is None else share.arrow.shuffle_rows_count):
         mixed = table if order is None else table.take(pa.array(order.sample(range(table.num_rows), table.num_rows)))
         writer.write_table(mixed.combine_chunks(), batch_rows_count)
+        sink.pass_on()
     writer.close()
     sink.pass_on()
     pipe.flush()
