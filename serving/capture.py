@@ -13,12 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from raymaker.actors.errors import WorkError
 from raymaker.actors.storage import ObjectStore, StoreConfig, child_uri
 from raymaker.serving.backend import Invocation, Scored
-from raymaker.serving.capture_record import Exchange, document_of, encode_file, exchange_of, file_name, folder_of
+from raymaker.serving.capture_record import Exchange, document_of, encode_file, file_name, folder_of
 from raymaker.serving.spec import CaptureSpec, EndpointSpec
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ STORE_RETRY_S = 10.0
 """How long one write bears with a store that is away: what waits meanwhile is held in memory."""
 
 Write = Callable[[str, bytes], None]
+BY_HOUR = attrgetter("hour")
 
 
 def open_capture(spec: EndpointSpec, store: StoreConfig, tell: Callable[[str], None]) -> Capture | None:
@@ -95,7 +97,9 @@ class Capture:
     def sample(self, invocation: Invocation, scored: Scored) -> None:
         """Capture what was asked and answered just now, if it is drawn. Never blocks."""
         if self.wants_one():
-            self.offer(exchange_of(invocation, scored.headers, scored.body, scored.variant, self._now()))
+            self.offer(
+                Exchange(self._now(), scored.variant, invocation.headers, invocation.body, scored.headers, scored.body)
+            )
 
     def offer(self, exchange: Exchange) -> None:
         """Take an exchange to be written some time. Never blocks; what there is no room for is lost."""
@@ -131,9 +135,9 @@ class Capture:
         with self._lock:
             taken, self._waiting = self._waiting, []
         trouble = "more came than could be written"
-        for folder, exchanges in groupby(sorted(taken, key=self._folder_of), self._folder_of):
+        for _, exchanges in groupby(sorted(taken, key=BY_HOUR), BY_HOUR):
             batch = list(exchanges)
-            failure = self._write_file(folder, batch)
+            failure = self._write_file(batch)
             trouble = failure or trouble
             with self._lock:
                 self._held_bytes -= sum(exchange.size_bytes for exchange in batch)
@@ -152,9 +156,10 @@ class Capture:
         self._told_at = 0.0
         self.flush()
 
-    def _write_file(self, folder: str, exchanges: list[Exchange]) -> str | None:
-        """Write one file. Returns why that failed, None where it did not."""
+    def _write_file(self, exchanges: list[Exchange]) -> str | None:
+        """Write one file, of exchanges of one folder. Returns why that failed, None where it did not."""
         form = self._spec.format
+        folder = folder_of(self._endpoint_name, exchanges[0].variant, exchanges[0].time)
         try:
             content = encode_file(self._documents(exchanges), form)
             self._write(child_uri(child_uri(self._spec.destination_uri, folder), file_name(self._now(), form)), content)
@@ -178,6 +183,3 @@ class Capture:
         if lost_count and now - self._told_at >= TELL_EVERY_S:
             self._told_count, self._told_at = self.lost_count, now
             self._tell(f"{lost_count} captured record(s) were lost: {trouble}")
-
-    def _folder_of(self, exchange: Exchange) -> str:
-        return folder_of(self._endpoint_name, exchange.variant, exchange.time)

@@ -6,19 +6,18 @@ Pure: bytes and names; who writes them where is `capture.py`'s matter, and who r
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import itertools
 import json
 import uuid
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet
 
-from raymaker.serving.backend import Invocation
 from raymaker.serving.runtime_wire import PREFIX, Headers
 from raymaker.serving.spec import JSON_LINES, PARQUET, CaptureSpec
 
@@ -52,59 +51,42 @@ SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True)
-class Exchange:
-    """One invocation and its answer. `time` is epoch seconds."""
+class Exchange(NamedTuple):
+    """One invocation and its answer, as they came: what they are captured as is made of it behind the answer.
+
+    `time` is epoch seconds. Header names are in lower case.
+    """
 
     time: float
     variant: str
+    asked_headers: Headers
     asked: bytes
-    asked_type: str
+    answered_headers: Headers
     answered: bytes
-    answered_type: str
-    inference_id: str | None = None
-    custom_attributes: str | None = None
-    event_id: str | None = None
-    """None: made up when it is laid out, behind the answer."""
 
     @property
     def size_bytes(self) -> int:
         """What keeping it costs, about."""
         return len(self.asked) + len(self.answered) + 512
 
-
-def exchange_of(
-    invocation: Invocation, headers: Headers, answered: bytes, variant: str, captured_at: float
-) -> Exchange:
-    """Take down what was asked and answered. `headers` are the answer's."""
-    asked, told = dict(invocation.headers), dict(headers)
-    return Exchange(
-        time=captured_at,
-        variant=variant,
-        asked=invocation.body,
-        asked_type=asked.get(b"content-type", b"").decode("latin-1"),
-        answered=answered,
-        answered_type=told.get(b"content-type", b"").decode("latin-1"),
-        inference_id=_text(asked.get(PREFIX + b"inference-id")),
-        custom_attributes=_text(asked.get(PREFIX + b"custom-attributes")),
-    )
+    @property
+    def hour(self) -> tuple[str, int]:
+        """What those have in common that go to one folder."""
+        return self.variant, int(self.time // 3600)
 
 
 def document_of(exchange: Exchange, spec: CaptureSpec) -> dict[str, Any]:
     """Lay one exchange out as SageMaker does."""
-    data = {}
+    asked, data = dict(exchange.asked_headers), {}
     if spec.captures_input:
-        data["endpointInput"] = _side("INPUT", exchange.asked, exchange.asked_type, spec)
+        data["endpointInput"] = _side("INPUT", exchange.asked, asked, spec)
     if spec.captures_output:
-        data["endpointOutput"] = _side("OUTPUT", exchange.answered, exchange.answered_type, spec)
-    metadata: dict[str, Any] = {
-        "eventId": exchange.event_id or str(uuid.uuid4()),
-        "inferenceTime": datetime.fromtimestamp(exchange.time, UTC).strftime(TIME_FORMAT),
-    }
-    if exchange.custom_attributes is not None:
-        metadata["customAttributes"] = [exchange.custom_attributes]
-    if exchange.inference_id is not None:
-        metadata["inferenceId"] = exchange.inference_id
+        data["endpointOutput"] = _side("OUTPUT", exchange.answered, dict(exchange.answered_headers), spec)
+    metadata: dict[str, Any] = {"eventId": str(uuid.uuid4()), "inferenceTime": _time_text(int(exchange.time))}
+    if (attributes := asked.get(PREFIX + b"custom-attributes")) is not None:
+        metadata["customAttributes"] = [attributes.decode("latin-1")]
+    if (inference_id := asked.get(PREFIX + b"inference-id")) is not None:
+        metadata["inferenceId"] = inference_id.decode("latin-1")
     return {"captureData": data, "eventMetadata": metadata, "eventVersion": "0"}
 
 
@@ -134,11 +116,13 @@ def decode_data(data: str, encoding: str) -> bytes:
     return base64.b64decode(data) if encoding == "BASE64" else data.encode()
 
 
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode("latin-1")
+@functools.lru_cache(maxsize=8)
+def _time_text(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime(TIME_FORMAT)
 
 
-def _side(mode: str, data: bytes, content_type: str, spec: CaptureSpec) -> dict[str, str]:
+def _side(mode: str, data: bytes, headers: Mapping[bytes, bytes], spec: CaptureSpec) -> dict[str, str]:
+    content_type = headers.get(b"content-type", b"").decode("latin-1")
     text, encoding = _encode(data, content_type.partition(";")[0].strip().lower(), spec)
     return {"observedContentType": content_type, "mode": mode, "data": text, "encoding": encoding}
 

@@ -19,7 +19,7 @@ from raymaker.serving.activity import Load
 from raymaker.serving.async_worker import AsyncWorker
 from raymaker.serving.backend import Backend, Invocation, ScoredStream
 from raymaker.serving.capture import Capture
-from raymaker.serving.capture_record import exchange_of
+from raymaker.serving.capture_record import Exchange
 from raymaker.serving.errors import StreamBroken
 from raymaker.serving.leaving import ClientGone, WhileClientStays
 from raymaker.serving.runtime_wire import Headers, Refusal, WireAnswer
@@ -178,7 +178,10 @@ class Invocations:
                 kept.clear()
             yield piece
         if kept_bytes <= CAPTURED_STREAM_BYTES:
-            self._capture.offer(exchange_of(invocation, scored.headers, b"".join(kept), scored.variant, time.time()))
+            answered = b"".join(kept)
+            self._capture.offer(
+                Exchange(time.time(), scored.variant, invocation.headers, invocation.body, scored.headers, answered)
+            )
         else:
             self._capture.lose_one()
 
@@ -217,8 +220,8 @@ class Invocations:
 
 
 def _start(scope: Scope, answer: WireAnswer, *more: tuple[bytes, bytes]) -> Message:
-    """Begin an answer, under the id that Serve gave the request."""
-    request_id = (b"x-amzn-requestid", _header(scope, b"x-request-id", b""))
+    """Begin an answer, under the id that its client or Serve gave the request, else under a new one."""
+    request_id = (b"x-amzn-requestid", _header(scope, b"x-request-id", b"") or str(uuid.uuid4()).encode())
     return {"type": "http.response.start", "status": answer.status, "headers": [*answer.headers, *more, request_id]}
 
 

@@ -26,6 +26,7 @@ from raymaker.serving.local_graph import LocalGraph
 from raymaker.serving.multimodel import open_models
 from raymaker.serving.proxy import keep_handle_calls_local
 from raymaker.serving.resting import Rest
+from raymaker.serving.shortcut import open_shortcut
 from raymaker.serving.spec import EndpointSpec
 
 NO_PARTS: Mapping[str, DeploymentHandle[Any]] = MappingProxyType({})
@@ -156,6 +157,8 @@ class ScoringReplica(ContainerReplica):
         if self._spec.idle_s is not None and self._site.lets_rest:
             front = self._front
             self._rest = Rest(self._containers.values(), front.app.load, lambda: front.pending_count, self._spec.idle_s)
+        if self._variant.scaling is None:  # else Serve's autoscaler has to count what is under way
+            open_shortcut(self._front.app)
         return self._front.app
 
     def work_under_way(self) -> tuple[int, float]:

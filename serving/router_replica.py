@@ -24,6 +24,7 @@ from raymaker.serving.local_graph import LocalGraph
 from raymaker.serving.proxy import keep_handle_calls_local
 from raymaker.serving.router import Router
 from raymaker.serving.shadows import Comparison, Mirror
+from raymaker.serving.shortcut import open_shortcut
 from raymaker.serving.spec import EndpointSpec, VariantSpec
 from raymaker.serving.variants import TrafficTable
 
@@ -83,6 +84,7 @@ class RouterReplica:
             replica_id=serve.get_replica_context().replica_id.unique_id,
             load=self._load,
         )
+        open_shortcut(self._front.app)
         return self._front.app
 
     async def reconfigure(self, config: Mapping[str, Any]) -> None:

@@ -7,8 +7,10 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+from raymaker.serving.capture_record import Exchange
 from raymaker.serving.forward import ContainerAnswer
 from raymaker.serving.local_container import LocalContainer
+from raymaker.serving.runtime_wire import PREFIX
 
 ADDRESS = ("10.0.0.1", 8080)
 
@@ -80,3 +82,19 @@ def local_container(container: FakeContainer | None, *, variant: str = "v", **ov
     if container is not None:
         backend.set_container(ADDRESS)
     return backend
+
+
+def exchange(
+    time: float,
+    variant: str = "v",
+    *,
+    asked: bytes = b"1,2",
+    asked_type: str = "text/csv",
+    answered: bytes = b"[3]",
+    answered_type: str = "application/json",
+    **attributes: str,
+) -> Exchange:
+    """What is captured of an invocation. `attributes` are headers of the request: `inference_id` and its like."""
+    told = [(PREFIX + name.replace("_", "-").encode(), value.encode()) for name, value in attributes.items()]
+    asked_headers = [(b"content-type", asked_type.encode()), *told]
+    return Exchange(time, variant, asked_headers, asked, [(b"content-type", answered_type.encode())], answered)

@@ -9,6 +9,7 @@ import socket
 import tarfile
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from integration.serving.load import Load
 from integration.serving.serving_cluster import ServeCluster, listening_addresses, process_tree
 
 from raymaker.serving.endpoint import EndpointState
+
+WENT_THROUGH_SERVE = "x-request-id"
+"""The header that Serve's own middleware puts into answers."""
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +62,15 @@ def test_a_body_of_any_bytes_comes_back_with_its_type_and_variant(runtime: Any, 
     assert answer["InvokedProductionVariant"] == "main"
     assert answer["CustomAttributes"] == "echoed"
     assert answer["ResponseMetadata"]["RequestId"]
+    assert WENT_THROUGH_SERVE not in answer["ResponseMetadata"]["HTTPHeaders"]
+
+
+def test_a_request_keeps_the_id_that_its_client_gave_it(cluster: ServeCluster, echo: str) -> None:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{cluster.port}/endpoints/{echo}/invocations", b"x", {"X-Request-ID": "mine"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        assert answer.headers["x-amzn-RequestId"] == "mine"
 
 
 def test_the_container_sees_the_wires_headers_and_no_others(runtime: Any, echo: str) -> None:

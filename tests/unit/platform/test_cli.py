@@ -19,9 +19,9 @@ from raymaker.platform.cli.main import app
 from raymaker.platform.cli.session import Session
 from raymaker.serving import event_stream
 from raymaker.serving.capture import Capture
-from raymaker.serving.capture_record import Exchange
 from raymaker.serving.spec import CaptureSpec
 from support.near_platform import NearPlatform, near_platform
+from support.scoring import exchange
 
 Run = Callable[..., Result]
 
@@ -379,7 +379,7 @@ def test_captured_shows_what_was_asked_and_answered(run: Run, platform: NearPlat
     call("create_endpoint", EndpointName="live", EndpointConfigName="c")
     assert run("captured", "live").stdout == "nothing was captured\n"
     capture = Capture(CaptureSpec(tmp_path.as_uri()), "live", ObjectStore().write_bytes, pytest.fail)
-    capture.offer(Exchange(platform.now, "v", b"1,2", "text/csv", b"\xff", "image/png", inference_id="id-7"))
+    capture.offer(exchange(platform.now, answered=b"\xff", answered_type="image/png", inference_id="id-7"))
     capture.flush()
     shown = run("captured", "live", "--inference-id", "id-7").stdout
     assert "1,2" in shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from typing import Any
 
 import pytest
@@ -11,14 +12,14 @@ from raymaker.actors.errors import StorageError
 from raymaker.serving.capture import TELL_EVERY_S, Capture
 from raymaker.serving.capture_record import Exchange, document_of
 from raymaker.serving.spec import PARQUET, CaptureSpec
+from support import scoring
 
 NOON = 1_700_049_600.0  # 2023-11-15T12:00:00Z
 SPEC = CaptureSpec("s3://bucket/kept", csv_types=frozenset({"text/csv"}), json_types=frozenset({"application/json"}))
 
 
-def exchange(time: float = NOON, **facts: Any) -> Exchange:
-    defaults = {"asked": b"1,2", "asked_type": "text/csv", "answered": b"[3]", "answered_type": "application/json"}
-    return Exchange(**{"time": time, "variant": "blue", **defaults, **facts})
+def exchange(time: float = NOON, variant: str = "blue", **facts: Any) -> Exchange:
+    return scoring.exchange(time, variant, **facts)
 
 
 class Place:
@@ -40,7 +41,9 @@ class Place:
 
 
 def test_an_exchange_is_laid_out_as_sagemaker_does() -> None:
-    document = document_of(exchange(inference_id="id-7", custom_attributes="trace=1", event_id="event-1"), SPEC)
+    document = document_of(exchange(inference_id="id-7", custom_attributes="trace=1"), SPEC)
+    event_id = document["eventMetadata"].pop("eventId")
+    assert uuid.UUID(event_id)
     assert document == {
         "captureData": {
             "endpointInput": {"observedContentType": "text/csv", "mode": "INPUT", "data": "1,2", "encoding": "CSV"},
@@ -52,7 +55,6 @@ def test_an_exchange_is_laid_out_as_sagemaker_does() -> None:
             },
         },
         "eventMetadata": {
-            "eventId": "event-1",
             "inferenceTime": "2023-11-15T12:00:00Z",
             "customAttributes": ["trace=1"],
             "inferenceId": "id-7",

@@ -12,6 +12,7 @@ from raymaker.serving.capture import Capture
 from raymaker.serving.capture_record import Exchange
 from raymaker.serving.captured import BadToken, CapturedQuery, Payload, read_captured
 from raymaker.serving.spec import JSON_LINES, PARQUET, CaptureSpec
+from support import scoring
 
 NOON = 1_700_049_600.0
 STORE = ObjectStore()
@@ -27,8 +28,8 @@ def keep(folder: Path, *exchanges: Exchange, form: str = JSON_LINES) -> None:
 
 
 def exchange(time: float, number: int, variant: str = "blue") -> Exchange:
-    sides = {"asked": b"%d" % number, "asked_type": "text/csv", "answered": b"\xff", "answered_type": "a/b"}
-    return Exchange(time, variant, **sides, inference_id=f"id-{number}")
+    sides = {"asked": b"%d" % number, "answered": b"\xff", "answered_type": "a/b"}
+    return scoring.exchange(time, variant, **sides, inference_id=f"id-{number}")
 
 
 def numbers(folder: Path, limit_count: int = 100, token: str | None = None, **query: Any) -> list[int]:

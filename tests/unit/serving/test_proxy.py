@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 from pathlib import Path
 
 import pytest
@@ -21,15 +22,16 @@ def test_two_platforms_share_no_file_and_no_port(tmp_path: Path) -> None:
     one = proxy.serve_environment(tmp_path / "one", **PORTS)
     other = proxy.serve_environment(tmp_path / "other", host="127.0.0.1", port=8001, stats_port=8405, metrics_port=9102)
     own = {name for name in one if name.endswith(("_PORT", "_LOC", "_PATH", "_BASE", "_FILE"))}
-    own -= {"RAY_SERVE_HAPROXY_BINARY_PATH"}
+    own -= {"RAY_SERVE_HAPROXY_BINARY_PATH", "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"}
     assert len(own) == 10
     assert all(one[name] != other[name] for name in own)
 
 
-def test_the_wrapper_and_the_proxy_can_be_run(tmp_path: Path) -> None:
+def test_the_wrapper_and_the_proxy_can_be_run_and_the_middlewares_be_asked_for(tmp_path: Path) -> None:
     environment = proxy.serve_environment(tmp_path, **PORTS)
     assert os.access(environment["RAY_SERVE_HAPROXY_BINARY_PATH"], os.X_OK)
     assert os.access(environment["RAYMAKER_HAPROXY"], os.X_OK)
+    assert pkgutil.resolve_name(environment["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"])() == []
 
 
 def test_a_long_home_gets_a_short_folder_that_only_its_owner_enters(tmp_path: Path) -> None:

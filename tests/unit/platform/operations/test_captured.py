@@ -10,8 +10,8 @@ from raymaker.actors.storage import ObjectStore
 from raymaker.platform.errors import ValidationException
 from raymaker.platform.hosting.hosting_specs import capture_spec
 from raymaker.serving.capture import Capture
-from raymaker.serving.capture_record import Exchange
 from raymaker.serving.spec import PARQUET, CaptureSpec
+from support.scoring import exchange
 
 NOON = 1_700_049_600.0
 
@@ -54,7 +54,8 @@ def test_captured_records_are_given_back_a_page_at_a_time(api, tmp_path):
     create_endpoint(api, capture_config(tmp_path))
     capture = Capture(CaptureSpec(tmp_path.as_uri()), "e", ObjectStore().write_bytes, pytest.fail, now=lambda: NOON)
     for number in range(3):
-        capture.offer(Exchange(NOON + number, "v", b"\xff", "a/b", b"ok", "text/plain", inference_id=f"id-{number}"))
+        sides = {"asked": b"\xff", "asked_type": "a/b", "answered": b"ok", "answered_type": "text/plain"}
+        capture.offer(exchange(NOON + number, **sides, inference_id=f"id-{number}"))
     capture.flush()
     first = api("GetCapturedRecords", EndpointName="e", MaxResults=2)
     assert [record["InferenceId"] for record in first["Records"]] == ["id-0", "id-1"]
