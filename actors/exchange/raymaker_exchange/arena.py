@@ -171,16 +171,20 @@ class Arena:
         """Tell whether local rank `who` (or LEADER) has come to `step`."""
         return not (self.words[_step_word(who)] - step) & _HALF
 
-    def wait(self, who: int, step: int, look: Callable[[], object], spin_count: int = 0) -> bool:
+    def wait(self, who: int, step: int, look: Callable[[], object], spin_count: int = 0, yield_every: int = 1) -> bool:
         """Return when local rank `who` (or LEADER) has come to `step`; False if that took a sleep.
 
-        `look` is called after each sleep that ends without it, at least four times a second, and raises what it sees.
+        Before a sleep it looks `spin_count` times, and each `yield_every` of them lets others have this core: the one
+        who is waited for may be waiting for it. `look` is called after each sleep that ends without the step, at least
+        four times a second, and raises what it sees.
         """
         words, word = self.words, _step_word(who)
-        for _ in range(spin_count + 1):
+        for turn in range(1, spin_count + 2):
             if not (words[word] - step) & _HALF:
                 self._load_in_order(word)
                 return True
+            if not turn % yield_every:
+                os.sched_yield()
         while True:
             seen = words[word]
             if not (seen - step) & _HALF:

@@ -18,6 +18,7 @@ OPERATIONS = ("sum", "mean", "min", "max")
 KINDS = ("barrier", "all-reduce", "broadcast", "all-gather", "empty")
 LINE_BYTES = 64
 """A cache line, or a multiple of one."""
+_SHORT_COPY_BYTES, _LONG_COPY_BYTES = 4096, 512 * 1024
 
 _AGREED = struct.Struct("<IIIiqI")
 
@@ -86,6 +87,18 @@ def count_chunks(byte_count: int, chunk_bytes: int) -> int:
 def as_elements(data: memoryview, dtype: str) -> Any:
     """See bytes as a numpy array."""
     return np.frombuffer(data, dtype)
+
+
+def copy(target: Any, source: Any) -> None:
+    """Copy bytes (memoryviews or arrays of them), those of middling length by numpy's own loop where it is there.
+
+    Lines that another core has written last take the C library's memcpy several times as long where it copies 64 KB to
+    256 KB at a time (measured: glibc 2.36 on an AMD core). From some 512 KB on it goes about it otherwise.
+    """
+    if np is None or not _SHORT_COPY_BYTES <= len(source) < _LONG_COPY_BYTES:
+        target[:] = source
+    else:
+        np.bitwise_or(source, source, out=np.frombuffer(target, np.uint8))
 
 
 def combine(operation: str, parts: list[Any], out: Any) -> None:

@@ -39,7 +39,12 @@ _ERRORS = {LOST: RankLost, MISMATCH: Mismatch, STALLED: Stalled, FULL: ArenaFull
 _WHERE = struct.Struct("<q")
 _BLOCK_BYTES = 128 * 1024
 """How much of arrays in the arena is combined at a time: that of all ranks stays in a core's cache."""
-_MOST_SPINS, _FEWEST_SPINS = 1000, 16
+_FEWEST_SPINS = 16
+_MOST_SPINS, _YIELD_EVERY = 1000, 16
+_MOST_SPINS_ON_SHARED_CORES, _YIELD_EVERY_ON_SHARED_CORES = 100, 1
+"""Where there are more ranks than cores each look is worth less than letting another rank have the core."""
+_SHORT_SLEEP_S = 0.0003
+"""A sleep as short as this took longer than what it waited for: it would have paid to look on."""
 _GRACE_S, _POLL_S, _LOOK_S = 1.0, 0.01, 0.2
 _LEADER_GRACE_S = 15.0
 """How much longer than for each other ranks wait for their leader: other machines have deadlines of their own."""
@@ -74,7 +79,10 @@ class ArenaRank:
         self._peers = [(local_rank + i) % arena.local_ranks for i in range(1, arena.local_ranks)]
         self._step, self._led, self._number = arena.step(local_rank), arena.step(LEADER), 0
         self._call, self._awaited, self._due_s, self._looked_s = Call("barrier"), (LEADER, 0), 0.0, 0.0
-        self._spins = _MOST_SPINS if len(os.sched_getaffinity(0)) >= arena.local_ranks else 0
+        has_core = len(os.sched_getaffinity(0)) >= arena.local_ranks
+        self._most_spins = _MOST_SPINS if has_core else _MOST_SPINS_ON_SHARED_CORES
+        self._yield_every = _YIELD_EVERY if has_core else _YIELD_EVERY_ON_SHARED_CORES
+        self._spins = self._most_spins
         self._places = Places(arena, local_rank)
         self._small_taken = self._slot_taken = self._ring_taken = 0
         self._typed: dict[str, Any] = {}
@@ -184,10 +192,12 @@ class ArenaRank:
         self.arena.publish(self.local_rank, self._step)
 
     def _await(self, who: int, step: int) -> None:
-        self._awaited, self._due_s = (who, step), 0.0
-        at_once = self.arena.wait(who, step, self._look, self._spins)
-        if self._spins:  # spin only as long as it pays
-            self._spins = min(self._spins * 2, _MOST_SPINS) if at_once else max(self._spins // 2, _FEWEST_SPINS)
+        self._awaited, self._due_s, began_s = (who, step), 0.0, time.monotonic()
+        at_once = self.arena.wait(who, step, self._look, self._spins, self._yield_every)
+        if at_once or time.monotonic() - began_s < _SHORT_SLEEP_S:  # look on only as long as it pays
+            self._spins = min(self._spins * 2, self._most_spins)
+        else:
+            self._spins = max(self._spins // 2, _FEWEST_SPINS)
 
     def _await_leader(self, done_count: int) -> None:
         """Wait until the leader, where there is one, has seen all machines agree and is done with so many chunks."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from .arena import Arena
-from .calls import DTYPES, Call, as_elements, count_chunks, piece_bytes, share
+from .calls import DTYPES, Call, as_elements, copy, count_chunks, piece_bytes, share
 
 
 class Rank(Protocol):
@@ -60,8 +60,8 @@ class AllReduce(Stages):
         start, end = self._span(chunk)
         low, high = self._my_share(end - start)
         slot, view = self._arena.slot(self._rank.local_rank, chunk), self._arena.view
-        view[slot : slot + low] = self.data[start : start + low]
-        view[slot + high : slot + end - start] = self.data[start + high : end]
+        copy(view[slot : slot + low], self.data[start : start + low])
+        copy(view[slot + high : slot + end - start], self.data[start + high : end])
 
     def combine(self, chunk: int) -> None:
         """Combine my share of all: mine from where it is, the others' from their slots."""
@@ -80,17 +80,17 @@ class AllReduce(Stages):
         in_place = rank.local_rank < 2 and not rank.leads  # noqa: PLR2004
         rank.combine(self._call, parts, mine if in_place else result)
         if in_place:
-            result[...] = mine
+            copy(result.view("u1"), mine.view("u1"))
         elif not rank.leads:
-            mine[...] = result
+            copy(mine.view("u1"), result.view("u1"))
 
     def drain(self, chunk: int) -> None:
         """Read the shares that others combined."""
         start, end = self._span(chunk)
         low, high = (0, 0) if self._rank.leads else self._my_share(end - start)
         result, view = self._arena.result(chunk), self._arena.view
-        self.data[start : start + low] = view[result : result + low]
-        self.data[start + high : end] = view[result + high : result + end - start]
+        copy(self.data[start : start + low], view[result : result + low])
+        copy(self.data[start + high : end], view[result + high : result + end - start])
 
     def _span(self, chunk: int) -> tuple[int, int]:
         size = self._chunk_bytes
@@ -112,13 +112,13 @@ class Broadcast(Stages):
         """As the root, write."""
         if self._is_root:
             mine, ring = self._places(chunk)
-            ring[:] = mine
+            copy(ring, mine)
 
     def drain(self, chunk: int) -> None:
         """As any other rank, read."""
         if not self._is_root:
             mine, ring = self._places(chunk)
-            mine[:] = ring
+            copy(mine, ring)
 
     def _places(self, chunk: int) -> tuple[memoryview, memoryview]:
         size, result = self._arena.plan.chunk_bytes, self._arena.result(chunk)
@@ -138,7 +138,7 @@ class AllGather(Stages):
         """Write my piece."""
         piece = self._piece(chunk)
         start = self._arena.result(chunk) + self._rank.rank * len(piece)
-        self._arena.view[start : start + len(piece)] = piece
+        copy(self._arena.view[start : start + len(piece)], piece)
 
     def drain(self, chunk: int) -> None:
         """Read everyone's."""
@@ -146,7 +146,7 @@ class AllGather(Stages):
         for rank in range(self._rank.world_size):
             target = rank * len(self._data) + chunk * self._piece_bytes
             source = result + rank * size
-            self._into[target : target + size] = self._arena.view[source : source + size]
+            copy(self._into[target : target + size], self._arena.view[source : source + size])
 
     def _piece(self, chunk: int) -> memoryview:
         return self._data[chunk * self._piece_bytes : (chunk + 1) * self._piece_bytes]
