@@ -33,6 +33,8 @@ LONGEST_PAUSE_S = 5.0
 FIRST_PIECE_BYTES = 8 * 1024
 """What of a range is handed on at once, so that a reader need not wait for more: less than a store sends at first."""
 PIECE_BYTES = 2 * 1024 * 1024
+"""How long a piece gets. Each is as long as all before it: one call of the kernel's for much at once keeps a core from
+those who wait for the first bytes."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ class ObjectStore:
                 with contextlib.closing(part):
                     item.agree(part.version, part.size_bytes)
                     while done < len(view) and not is_over():
-                        done += _some(part, view[done : done + (PIECE_BYTES if done else FIRST_PIECE_BYTES)])
+                        done += _some(part, view[done : done + min(max(done, FIRST_PIECE_BYTES), PIECE_BYTES)])
                         on_bytes(done)
             except STORE_ERRORS as error:
                 if done == filled or not is_transient(error):
