@@ -7,22 +7,16 @@ autoscaler, make metrics of it, give it a context) takes longer than all that a 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
-
 from starlette.middleware import Middleware
-
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 SERVES_OWN = "/-/"
 """What the paths begin with under which Serve asks a replica for its health and its routes."""
 
-_fronts: list[App] = []
+_fronts: list[ASGIApp] = []
 
 
-def open_shortcut(front: App) -> None:
+def open_shortcut(front: ASGIApp) -> None:
     """Have requests go to `front` at once. To be called before Serve starts the replica's HTTP server."""
     _fronts[:] = [front]
 
@@ -35,11 +29,11 @@ def middlewares() -> list[Middleware]:
 class Shortcut:
     """The ASGI middleware. What is Serve's own business it leaves to Serve."""
 
-    def __init__(self, serve: App, front: App) -> None:
+    def __init__(self, serve: ASGIApp, front: ASGIApp) -> None:
         self._serve = serve
         self._front = front
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
         if scope["type"] == "http" and not scope["path"].startswith(SERVES_OWN):
             await self._front(scope, receive, send)
