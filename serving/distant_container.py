@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 
 from raymaker.serving.backend import Invocation, ScoredStream
 from raymaker.serving.fleet_handle import REPLICA_WAIT_S, Fleet, streaming, telling
 from raymaker.serving.forward import ContainerAnswer
 from raymaker.serving.runtime_wire import Headers, Refusal, WireAnswer
-
-
-@dataclass(frozen=True)
-class LoggedAnswer(ContainerAnswer):
-    """An answer of one of many, which says where that one's log is read."""
-
-    log_stream_arn: str
 
 
 class DistantContainer:
@@ -36,7 +28,7 @@ class DistantContainer:
                 answer = await self._fleet.invoke(Invocation(headers, body, timeout_s))
         if isinstance(answer, WireAnswer):
             raise Refusal(answer)
-        return LoggedAnswer(answer.status, answer.headers, answer.body, answer.log_stream_arn)
+        return ContainerAnswer(answer.status, answer.headers, answer.body, answer.log_stream_arn)
 
     def stream(self, invocation: Invocation) -> AbstractAsyncContextManager[ScoredStream]:
         """Ask one of them for an answer that comes piece by piece. Raises Refusal where it gives none, or an error."""

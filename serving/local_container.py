@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
@@ -110,26 +111,21 @@ class LocalContainer:
                     )
 
             answer = await self._ask(begin, self._timeout_s)
-            self.answer_count += 1
             if answer.status >= 400:  # noqa: PLR2004 - HTTP's errors
                 raise Refusal(wire.model_error(answer.status, await self._said(answer), self.log_stream_arn))
             yield ScoredStream(answer.status, answer.headers, self._pieces(answer), self._variant)
 
-    async def ask(self, headers: Headers, body: bytes, *, timeout_s: float) -> ContainerAnswer:
+    def ask(self, headers: Headers, body: bytes, *, timeout_s: float) -> Awaitable[ContainerAnswer]:
         """Have the container answer an invocation of a graph. Raises Refusal where it gives no answer."""
-        return await self.request("POST", INVOCATIONS, headers, body, timeout_s=timeout_s)
+        return self.request("POST", INVOCATIONS, headers, body, timeout_s=timeout_s)
 
-    async def request(
+    def request(
         self, method: str, path: str, headers: Headers, body: bytes, *, timeout_s: float
-    ) -> ContainerAnswer:
+    ) -> Awaitable[ContainerAnswer]:
         """Ask the container for anything. Raises Refusal where it gives no answer."""
-
-        def ask(container: Forwarder) -> Awaitable[ContainerAnswer]:
-            return container.request(method, path, headers, body, timeout_s=timeout_s)
-
-        answer = await self._ask(ask, timeout_s)
-        self.answer_count += 1
-        return answer
+        return self._ask(
+            lambda container: container.request(method, path, headers, body, timeout_s=timeout_s), timeout_s
+        )
 
     async def _pieces(self, answer: AnswerStream) -> AsyncIterator[bytes]:
         while True:
@@ -158,27 +154,29 @@ class LocalContainer:
 
     async def _ask(self, operation: Callable[[Forwarder], Awaitable[T]], timeout_s: float) -> T:
         """Ask the container; where none has seen the request, ask again. `operation` holds the time limit."""
-        loop = asyncio.get_running_loop()
-        patience = loop.time() + self._wait_s
+        patience = time.monotonic() + self._wait_s
         while True:
             container = self._container or await self._next_container(patience)
             try:
-                return await operation(container)
+                answer = await operation(container)
             except NothingSent as error:
-                if loop.time() >= patience:
+                if time.monotonic() >= patience:
                     raise self._not_ready(str(error)) from None
                 await asyncio.sleep(RETRY_PAUSE_S)
             except TimeoutError:
                 raise self._failed(f"it took longer than {timeout_s:g} s") from None
             except NoAnswer as error:
                 raise self._failed(str(error)) from None
+            else:
+                self.answer_count += 1
+                return answer
 
     async def _next_container(self, patience: float) -> Forwarder:
         wake, self._wake = self._wake, None
         if wake is not None:
             wake()
         try:
-            async with asyncio.timeout_at(patience):
+            async with asyncio.timeout(patience - time.monotonic()):
                 while self._container is None:
                     await self._arrived.wait()
         except TimeoutError:

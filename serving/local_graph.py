@@ -10,14 +10,12 @@ import contextlib
 import functools
 import json
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Protocol
 
 from raymaker.serving import runtime_wire as wire
 from raymaker.serving.backend import Invocation, Scored, ScoredStream
-from raymaker.serving.distant_container import LoggedAnswer
 from raymaker.serving.errors import StreamBroken
 from raymaker.serving.forward import ContainerAnswer
 from raymaker.serving.graph.answers import wire_error
@@ -37,18 +35,11 @@ class StepContainer(Protocol):
     def log_stream_arn(self) -> str:
         """Where its log is read, '' where that is not known."""
 
-    async def ask(self, headers: Headers, body: bytes, *, timeout_s: float) -> ContainerAnswer:
+    def ask(self, headers: Headers, body: bytes, *, timeout_s: float) -> Awaitable[ContainerAnswer]:
         """Have it answer an invocation. Raises Refusal where it gives no answer."""
 
     def stream(self, invocation: Invocation) -> AbstractAsyncContextManager[ScoredStream]:
         """Have it answer piece by piece. Raises Refusal where it gives no answer, and where that is an error."""
-
-
-@dataclass(frozen=True)
-class StreamedAnswer(ContainerAnswer):
-    """A good answer that comes piece by piece; its `body` is empty."""
-
-    pieces: AsyncIterator[bytes]
 
 
 class LocalGraph:
@@ -85,8 +76,7 @@ class LocalGraph:
         """
         async with contextlib.AsyncExitStack() as opened:
             said, headers = await self._answer(invocation, functools.partial(self._call_for_stream, opened))
-            pieces = said.pieces if isinstance(said, StreamedAnswer) else _whole(said.body)
-            yield ScoredStream(said.status, headers, pieces, self._variant)
+            yield ScoredStream(said.status, headers, said.pieces or _whole(said.body), self._variant)
 
     async def close(self) -> None:
         """End the mirrored calls that are under way."""
@@ -96,26 +86,23 @@ class LocalGraph:
         """The graph's good answer, and its headers as the client gets them. Raises Refusal."""
         if self._spec.is_direct:
             self._check_target(invocation.headers)
-        answer = await self._run(invocation, call)
-        traced = self._trace_of(answer) if _value(invocation.headers, TRACE_HEADER) is not None else []
+        told = Invocation(_without_trace(invocation.headers), invocation.body, invocation.timeout_s)
+        limit_s = invocation.timeout_s or self._timeout_s
+        try:
+            async with asyncio.timeout(limit_s + READY_WAIT_S):
+                answer = await self._runner.run(told, call)
+        except TimeoutError:
+            reason = f"all steps together took longer than {limit_s:g} s"
+            raise Refusal(wire.model_failed(reason, "")) from None
+        traced = self._trace_of(answer) if len(told.headers) < len(invocation.headers) else []
         if answer.failure is not None:
             error = wire_error(answer, self._log_of(answer, answer.failure.target))
             raise Refusal(WireAnswer(error.status, [*error.headers, *traced], error.body))
         return answer.answer, [*_without_trace(answer.answer.headers), *traced]
 
-    async def _run(self, invocation: Invocation, call: CallContainer) -> GraphAnswer:
-        limit_s = invocation.timeout_s or self._timeout_s
-        told = Invocation(_without_trace(invocation.headers), invocation.body, invocation.timeout_s)
-        try:
-            async with asyncio.timeout(limit_s + READY_WAIT_S):
-                return await self._runner.run(told, call)
-        except TimeoutError:
-            reason = f"all steps together took longer than {limit_s:g} s"
-            raise Refusal(wire.model_failed(reason, "")) from None
-
-    async def _call(self, call: StepCall) -> ContainerAnswer:
+    def _call(self, call: StepCall) -> Awaitable[ContainerAnswer]:
         container = self._containers[call.target.name]
-        return await container.ask(call.headers, call.body, timeout_s=call.timeout_s or self._timeout_s)
+        return container.ask(call.headers, call.body, timeout_s=call.timeout_s or self._timeout_s)
 
     async def _call_for_stream(self, opened: contextlib.AsyncExitStack, call: StepCall) -> ContainerAnswer:
         """Call a container; where its answer is to be the client's, `opened` holds it while it comes."""
@@ -126,7 +113,7 @@ class LocalGraph:
             scored = await opened.enter_async_context(self._containers[call.target.name].stream(invocation))
         except Refusal as refusal:
             return _read_error(refusal)
-        return StreamedAnswer(scored.status, scored.headers, b"", _naming(call.target, scored.pieces))
+        return ContainerAnswer(scored.status, scored.headers, b"", pieces=_naming(call.target, scored.pieces))
 
     def _check_target(self, headers: Headers) -> None:
         """See that a request names one of the containers. Raises Refusal."""
@@ -140,7 +127,7 @@ class LocalGraph:
 
     def _log_of(self, answer: GraphAnswer, failed: Target | None) -> str:
         """Where the log of the container that failed is read, '' where none did."""
-        if isinstance(answer.answer, LoggedAnswer):
+        if answer.answer.log_stream_arn:
             return answer.answer.log_stream_arn
         container = self._containers.get(failed.name) if failed is not None else None
         return container.log_stream_arn if container is not None else ""
@@ -170,7 +157,7 @@ def _read_error(refusal: Refusal) -> ContainerAnswer:
     if status == NO_ANSWER:
         raise refusal
     headers = [(b"content-type", b"text/plain; charset=utf-8")]
-    return LoggedAnswer(status, headers, said["OriginalMessage"].encode(), said.get("LogStreamArn", ""))
+    return ContainerAnswer(status, headers, said["OriginalMessage"].encode(), said.get("LogStreamArn", ""))
 
 
 def _value(headers: Headers, wanted: bytes) -> bytes | None:
@@ -179,4 +166,4 @@ def _value(headers: Headers, wanted: bytes) -> bytes | None:
 
 def _without_trace(headers: Headers) -> Headers:
     """Headers as they are for a step: the trace is between the client and the endpoint."""
-    return [(name, value) for name, value in headers if name != TRACE_HEADER]
+    return [header for header in headers if header[0] != TRACE_HEADER]

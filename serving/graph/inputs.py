@@ -20,25 +20,31 @@ def is_met(step: Step, scope: Scope) -> bool:
         raise BadBody(f"Condition {step.condition}: {fault}", in_input=fault.in_input) from None
 
 
-def choose_input(step: Step, given: Invocation, scope: Scope, answer: ContainerAnswer | None = None) -> Invocation:
+def choose_input(
+    step: Step, given: Invocation, scope: Scope, answer: ContainerAnswer | None = None, *, keeps_accept: bool = False
+) -> Invocation:
     """Choose what a step is given, of the node's input and the answer of the step before. Raises BadBody.
 
-    Where no step has answered yet, `$response` is the node's input, as in KServe.
+    Where no step has answered yet, `$response` is the node's input, as in KServe. The client's Accept is for
+    steps whose answer may be the client's.
     """
     if step.data in {"", REQUEST} or (step.data == RESPONSE and answer is None):
-        return given
+        if keeps_accept or not any(name == b"accept" for name, _ in given.headers):
+            return given
+        return Invocation([header for header in given.headers if header[0] != b"accept"], given.body)
     if step.data == RESPONSE:
         assert answer is not None
-        content_types = [value for name, value in answer.headers if name == b"content-type"]
-        return _with_body(given, content_types, answer.body)
-    return _with_body(given, [b"application/json"], _project(step, scope))
+        headers = [header for header in answer.headers if header[0] == b"content-type"]
+        body = answer.body
+    else:
+        headers = [(b"content-type", b"application/json")]
+        body = _project(step, scope)
+    dropped = _CONTENT_TYPE if keeps_accept else _CONTENT_TYPE_AND_ACCEPT
+    return Invocation(headers + [header for header in given.headers if header[0] not in dropped], body)
 
 
-def without_accept(given: Invocation) -> Invocation:
-    """What a step is given whose answer is not the client's: the client's Accept says nothing about that one."""
-    if any(name == b"accept" for name, _ in given.headers):
-        return Invocation([header for header in given.headers if header[0] != b"accept"], given.body)
-    return given
+_CONTENT_TYPE = frozenset({b"content-type"})
+_CONTENT_TYPE_AND_ACCEPT = _CONTENT_TYPE | {b"accept"}
 
 
 def may_be_answer(later: Sequence[Step]) -> bool:
@@ -79,8 +85,3 @@ def _project(step: Step, scope: Scope) -> bytes:
         return write_json(value)
     except ValueError as fault:
         raise BadBody(f"Data {step.data}: {fault}", in_input=not scope.is_of_answer(expression)) from None
-
-
-def _with_body(given: Invocation, content_types: Sequence[bytes], body: bytes) -> Invocation:
-    headers = [header for header in given.headers if header[0] != b"content-type"]
-    return Invocation([*((b"content-type", value) for value in content_types), *headers], body)

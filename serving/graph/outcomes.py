@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from raymaker.serving.forward import ContainerAnswer
 from raymaker.serving.graph.document import Target
@@ -33,8 +34,7 @@ class Failure:
     target: Target | None = None
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What came of a step or a node. With a failure, `answer` is the error: the container's own where it gave one."""
 
     answer: ContainerAnswer

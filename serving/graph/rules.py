@@ -7,20 +7,18 @@ knows no time; `run` carries out what rules decide. KServe's router is followed 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from raymaker.serving.backend import Invocation
 from raymaker.serving.forward import ContainerAnswer
 from raymaker.serving.graph.document import Dependency, Node, RouterType, Step
 from raymaker.serving.graph.ensemble import join_members, member_of
 from raymaker.serving.graph.expressions import BadBody, Scope
-from raymaker.serving.graph.inputs import choose_input, is_met, is_settled, may_be_answer, without_accept
+from raymaker.serving.graph.inputs import choose_input, is_met, is_settled, may_be_answer
 from raymaker.serving.graph.outcomes import Origin, Outcome, failed
 
 
-@dataclass(frozen=True)
-class Situation:
+class Situation(NamedTuple):
     """What a node finds: its input, and where it stands in the graph."""
 
     given: Invocation
@@ -32,8 +30,7 @@ class Situation:
     """Whether the input is the client's own, rather than made of a step's answer."""
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """Call a step, and send its Outcome."""
 
     step: Step
@@ -41,30 +38,26 @@ class Call:
     is_last: bool = False
 
 
-@dataclass(frozen=True)
-class CallTogether:
+class CallTogether(NamedTuple):
     """Call steps at once, and send an Outcome for each; None for those given up because a hard one failed."""
 
     calls: Sequence[Call]
 
 
-@dataclass(frozen=True)
-class Copy:
+class Copy(NamedTuple):
     """Call a step and go on: what it answers is dropped."""
 
     step: Step
     given: Invocation
 
 
-@dataclass(frozen=True)
-class Skip:
+class Skip(NamedTuple):
     """Note that a step is not called."""
 
     step: Step
 
 
-@dataclass(frozen=True)
-class Fail:
+class Fail(NamedTuple):
     """Note that a step failed although its container did not, and send its Outcome."""
 
     step: Step
@@ -135,7 +128,7 @@ def run_ensemble(node: Node, situation: Situation) -> Ruling:
     for step in _live(node):
         try:
             if is_met(step, scope):
-                calls.append(Call(step, without_accept(choose_input(step, situation.given, scope))))
+                calls.append(Call(step, choose_input(step, situation.given, scope)))
             else:
                 yield Skip(step)
         except BadBody as fault:
@@ -185,7 +178,7 @@ def _copy(step: Step, given: Invocation, scope: Scope, answer: ContainerAnswer |
     """A mirror is called where its condition is met; one that cannot be given anything is nobody's trouble."""
     try:
         if is_met(step, scope):
-            return Copy(step, without_accept(choose_input(step, given, scope, answer)))
+            return Copy(step, choose_input(step, given, scope, answer))
     except BadBody:
         pass
     return Skip(step)
@@ -199,11 +192,10 @@ def _try_step(
         if not is_met(step, scope):
             yield Skip(step)
             return None
-        given = choose_input(step, situation.given, scope, answer)
+        given = choose_input(step, situation.given, scope, answer, keeps_accept=may_be_answer(later))
     except BadBody as fault:
         outcome: Outcome = yield Fail(step, _bad_body(fault, situation))
         return outcome
-    given = given if may_be_answer(later) else without_accept(given)
     outcome = yield Call(step, given, situation.is_last and is_settled(later))
     return outcome
 

@@ -13,7 +13,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from raymaker.serving.backend import Invocation
 from raymaker.serving.errors import ForwardError
@@ -38,8 +38,7 @@ MOST_MIRRORS = 64
 """How many mirrored calls of one runner may be under way; more are not made, and counted."""
 
 
-@dataclass(frozen=True)
-class StepCall:
+class StepCall(NamedTuple):
     """One call of a container. The runner holds the time limit; it is told for those who pass the call on."""
 
     target: Target
@@ -52,12 +51,10 @@ class StepCall:
 
 CallContainer = Callable[[StepCall], Awaitable[ContainerAnswer]]
 """Calls a container or model. Raises ForwardError or TimeoutError where it gives no answer, Refusal where it cannot be
-called now. Where a call is the last one, a good answer may be of a class of the caller's own that carries a stream:
-the runner hands back the very object."""
+called now. Where a call is the last one, a good answer may still be coming: the runner hands back the very object."""
 
 
-@dataclass(frozen=True)
-class GraphAnswer:
+class GraphAnswer(NamedTuple):
     """What a graph answers. With a failure, `answer` is the error: a container's own where one gave it."""
 
     answer: ContainerAnswer
@@ -134,12 +131,13 @@ class _Visit:
             except StopIteration as end:
                 outcome: Outcome = end.value
                 return _name_step(outcome, path)
-            sent = await self._carry_out(decision, path, traces)
+            if isinstance(decision, Call):  # what nearly all are
+                sent = await self._call(decision, path, traces)
+            else:
+                sent = await self._carry_out(decision, path, traces)
 
     async def _carry_out(self, decision: Decision, path: str, traces: dict[str, StepTrace]) -> object:
         match decision:
-            case Call():
-                return await self._call(decision, path, traces)
             case CallTogether():
                 return await self._call_together(decision.calls, path, traces)
             case Copy():
@@ -158,7 +156,14 @@ class _Visit:
         try:
             for attempt in itertools.count(1):
                 trace.attempt_count = attempt
-                outcome = await self._attempt(call, step_path)
+                try:
+                    if step.timeout_s is None:  # as for most: a limit costs more than the rest
+                        outcome = await self._do(call, step_path)
+                    else:
+                        async with asyncio.timeout(step.timeout_s):
+                            outcome = await self._do(call, step_path)
+                except TimeoutError:
+                    outcome = _too_late(step, step_path)
                 if attempt > step.retry_count or not is_worth_another_try(outcome):
                     break
                 await self._runner.pause(pause_before_retry_s(attempt))
@@ -167,22 +172,11 @@ class _Visit:
         self._recorder.judge(trace, outcome)
         return outcome
 
-    async def _attempt(self, call: Call, path: str) -> Outcome:
-        step = call.step
-        try:
-            if step.timeout_s is None:  # most have none, and a limit that never ends costs as much as one that may
-                return await self._do(call, path)
-            async with asyncio.timeout(step.timeout_s):
-                return await self._do(call, path)
-        except TimeoutError:
-            limit = f"{step.timeout_s:g} s" if step.timeout_s is not None else "it may"
-            return _name_step(failed(Origin.SILENCE, NO_ANSWER, f"it took longer than {limit}"), path, step)
-
-    async def _do(self, call: Call, path: str) -> Outcome:
+    def _do(self, call: Call, path: str) -> Awaitable[Outcome]:
         """Call what a step calls, once. Raises TimeoutError where a container says so."""
         if call.step.target.kind is TargetKind.NODE:
-            return await self.run_node(call.step.target.name, call.given, path, is_last=call.is_last)
-        return await self._ask(call, path)
+            return self.run_node(call.step.target.name, call.given, path, is_last=call.is_last)
+        return self._ask(call, path)
 
     async def _ask(self, call: Call, path: str) -> Outcome:
         """Call a container, and put whatever comes of it into an Outcome."""
@@ -231,6 +225,11 @@ class _Visit:
         return outcome
 
 
+def _too_late(step: Step, path: str) -> Outcome:
+    limit = f"{step.timeout_s:g} s" if step.timeout_s is not None else "it may"
+    return _name_step(failed(Origin.SILENCE, NO_ANSWER, f"it took longer than {limit}"), path, step)
+
+
 def _read_refusal(refusal: Refusal) -> Outcome:
     """Tell a container that gave no answer, which a Backend says with a Refusal, from one that was not called."""
     answer = refusal.answer
@@ -246,7 +245,7 @@ def _name_step(outcome: Outcome, path: str, step: Step | None = None) -> Outcome
     if outcome.failure is None or outcome.failure.step:
         return outcome
     target = step.target if step is not None else None
-    return dataclasses.replace(outcome, failure=dataclasses.replace(outcome.failure, step=path, target=target))
+    return Outcome(outcome.answer, dataclasses.replace(outcome.failure, step=path, target=target))
 
 
 async def _run_unseen(work: Callable[[], Awaitable[object]]) -> None:

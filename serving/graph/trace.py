@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -56,16 +56,13 @@ class StepTrace:
         return document
 
 
-@dataclass
 class Recorder:
     """Keeps the trace of one request. `clock` tells seconds."""
 
-    clock: Callable[[], float]
-    started_at_s: float = field(init=False)
-    steps: list[StepTrace] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.started_at_s = self.clock()
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._started_at_s = clock()
+        self.steps: list[StepTrace] = []
 
     def begin(self, step: str, target: Target, state: StepState = StepState.CANCELLED) -> StepTrace:
         """Note a step that is reached. One that is called counts as cancelled until it is judged."""
@@ -84,7 +81,7 @@ class Recorder:
 
     def elapsed_ms(self) -> float:
         """Milliseconds since the request came."""
-        return (self.clock() - self.started_at_s) * 1000
+        return (self._clock() - self._started_at_s) * 1000
 
 
 def trace_document(steps: Sequence[StepTrace], total_ms: float) -> dict[str, Any]:

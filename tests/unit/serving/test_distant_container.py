@@ -11,7 +11,7 @@ from ray.serve.exceptions import BackPressureError
 
 from raymaker.serving import runtime_wire as wire
 from raymaker.serving.backend import Invocation, Scored
-from raymaker.serving.distant_container import DistantContainer, LoggedAnswer
+from raymaker.serving.distant_container import DistantContainer
 from raymaker.serving.fleet_handle import Piece
 from raymaker.serving.forward import ContainerAnswer
 from raymaker.serving.graph.document import serial_graph
@@ -47,7 +47,7 @@ async def ask(fleet: FakeFleet) -> ContainerAnswer:
 
 def test_the_fleets_answer_is_the_containers_whatever_its_status() -> None:
     fleet = FakeFleet(Scored(418, [(b"content-type", b"t")], b"y", "v.b", "arn"))
-    assert run_story(ask(fleet)) == LoggedAnswer(418, [(b"content-type", b"t")], b"y", "arn")
+    assert run_story(ask(fleet)) == ContainerAnswer(418, [(b"content-type", b"t")], b"y", "arn")
     assert fleet.heard == [Invocation([(b"accept", b"x/y")], b"x", 5.0)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -54,11 +55,10 @@ def test_the_chosen_step_of_a_switch_or_splitter_may_be_streamed_and_those_of_an
 
 
 def test_the_last_answer_comes_back_as_the_very_object_that_the_caller_made() -> None:
-    @dataclasses.dataclass(frozen=True)
-    class Streamed(ContainerAnswer):
-        pieces: tuple[bytes, ...] = ()
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"1"
 
-    made = Streamed(200, [], b"", (b"1", b"2"))
+    made = ContainerAnswer(200, [], b"", pieces=pieces())
 
     async def call(_: StepCall) -> ContainerAnswer:
         return made
