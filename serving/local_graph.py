@@ -94,7 +94,7 @@ class LocalGraph:
         except TimeoutError:
             reason = f"all steps together took longer than {limit_s:g} s"
             raise Refusal(wire.model_failed(reason, "")) from None
-        traced = self._trace_of(answer) if len(told.headers) < len(invocation.headers) else []
+        traced = self._trace_of(answer) if _value(invocation.headers, TRACE_HEADER) is not None else []
         if answer.failure is not None:
             error = wire_error(answer, self._log_of(answer, answer.failure.target))
             raise Refusal(WireAnswer(error.status, [*error.headers, *traced], error.body))

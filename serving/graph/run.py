@@ -156,14 +156,7 @@ class _Visit:
         try:
             for attempt in itertools.count(1):
                 trace.attempt_count = attempt
-                try:
-                    if step.timeout_s is None:  # as for most: a limit costs more than the rest
-                        outcome = await self._do(call, step_path)
-                    else:
-                        async with asyncio.timeout(step.timeout_s):
-                            outcome = await self._do(call, step_path)
-                except TimeoutError:
-                    outcome = _too_late(step, step_path)
+                outcome = await self._attempt(call, step_path)
                 if attempt > step.retry_count or not is_worth_another_try(outcome):
                     break
                 await self._runner.pause(pause_before_retry_s(attempt))
@@ -171,6 +164,17 @@ class _Visit:
             self._recorder.end(trace)
         self._recorder.judge(trace, outcome)
         return outcome
+
+    async def _attempt(self, call: Call, path: str) -> Outcome:
+        step = call.step
+        try:
+            if step.timeout_s is None:  # most have none, and a limit that never ends costs as much as one that may
+                return await self._do(call, path)
+            async with asyncio.timeout(step.timeout_s):
+                return await self._do(call, path)
+        except TimeoutError:
+            limit = f"{step.timeout_s:g} s" if step.timeout_s is not None else "it may"
+            return _name_step(failed(Origin.SILENCE, NO_ANSWER, f"it took longer than {limit}"), path, step)
 
     def _do(self, call: Call, path: str) -> Awaitable[Outcome]:
         """Call what a step calls, once. Raises TimeoutError where a container says so."""
@@ -223,11 +227,6 @@ class _Visit:
         trace = traces.get(step.label) or self._recorder.begin(step_path, step.target)
         self._recorder.judge(trace, outcome)
         return outcome
-
-
-def _too_late(step: Step, path: str) -> Outcome:
-    limit = f"{step.timeout_s:g} s" if step.timeout_s is not None else "it may"
-    return _name_step(failed(Origin.SILENCE, NO_ANSWER, f"it took longer than {limit}"), path, step)
 
 
 def _read_refusal(refusal: Refusal) -> Outcome:

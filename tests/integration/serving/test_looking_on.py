@@ -116,27 +116,20 @@ def test_an_answer_in_pieces_is_put_together(run: Run) -> None:
     container.end()
 
 
-def test_a_container_that_closes_in_the_middle_has_given_no_answer(run: Run) -> None:
-    container = Container([WHOLE], [WHOLE[:-1]])
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        pytest.param(WHOLE[:-1], "closed the connection before its answer was whole", id="ends in the middle"),
+        pytest.param(b"SSH-2.0-OpenSSH_9.2\r\n", "no HTTP", id="another protocol"),
+    ],
+)
+def test_what_is_no_whole_answer_is_none(run: Run, sent: bytes, reason: str) -> None:
+    container = Container([WHOLE], [sent])
 
     async def story() -> None:
         forwarder = Forwarder(*container.address)
         await ask(forwarder)
-        with pytest.raises(NoAnswer, match="closed the connection before its answer was whole"):
-            await ask(forwarder)
-        forwarder.close()
-
-    run(story)
-    container.end()
-
-
-def test_what_is_no_http_is_said(run: Run) -> None:
-    container = Container([WHOLE], [b"SSH-2.0-OpenSSH_9.2\r\n"])
-
-    async def story() -> None:
-        forwarder = Forwarder(*container.address)
-        await ask(forwarder)
-        with pytest.raises(NoAnswer, match="no HTTP"):
+        with pytest.raises(NoAnswer, match=reason):
             await ask(forwarder)
         forwarder.close()
 
